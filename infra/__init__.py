@@ -1,0 +1,1 @@
+"""Every system outside vmborg, a folder each. Nothing here knows Prefect."""

@@ -1,0 +1,230 @@
+"""Run a program to its end (`run`) or beside us (`spawn`).
+
+Children stay in our process group, so that a cancelled Prefect run takes them along, and get a parent-death signal
+(prctl(2), PR_SET_PDEATHSIG), so that a copy never outlives the run that guards its overlay. Secrets travel through a
+pipe whose descriptor number is put into the environment (borg: BORG_PASSPHRASE_FD), never through argv or environment.
+"""
+
+import ctypes
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO
+
+from infra.errors import CommandFailed, CommandNotFound, CommandTimedOut
+
+logger = logging.getLogger("vmborg.process")
+
+_PR_SET_PDEATHSIG = 1
+_EVIDENCE_LINES = 20
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A program that ended."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def describe(argv: Sequence[str], returncode: int, output: str) -> str:
+    """The evidence of a failure: command, exit code or signal, last lines."""
+    if returncode < 0:
+        ending = f"was killed by {signal.Signals(-returncode).name}"
+    else:
+        ending = f"exited with {returncode}"
+    lines = output.strip().splitlines()[-_EVIDENCE_LINES:]
+    return "\n".join([f"{shlex.join(argv)} {ending}", *lines])
+
+
+def run(  # noqa: PLR0913 - one door for every program; each argument is a thing callers really vary
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    check: bool = True,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    input_text: str | None = None,
+    secrets: Mapping[str, str] | None = None,
+) -> Completed:
+    """Run a program to its end and return what it printed.
+
+    `timeout` is in seconds. `secrets` maps an environment variable to a secret; the program finds the number of a
+    readable descriptor in that variable.
+
+    Raises CommandNotFound, CommandTimedOut (the program was killed), and CommandFailed if `check` and it failed.
+    """
+    with spawn(argv, env=env, cwd=cwd, secrets=secrets, stdin=input_text is not None) as child:
+        try:
+            stdout, stderr = child.popen.communicate(input_text, timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            child.kill()
+            raise CommandTimedOut(
+                f"{argv[0]} did not end within {timeout:g} s.",
+                evidence=shlex.join(argv),
+                remedy="Look whether the storage or the other side hangs, then try again.",
+            ) from error
+    completed = Completed(tuple(argv), child.popen.returncode, stdout or "", stderr or "")
+    if check and completed.returncode != 0:
+        raise CommandFailed(
+            f"{argv[0]} failed.",
+            evidence=describe(argv, completed.returncode, completed.stderr or completed.stdout),
+            returncode=completed.returncode,
+        )
+    return completed
+
+
+class Child:
+    """A program that runs beside us. Made by `spawn`."""
+
+    def __init__(self, popen: subprocess.Popen[str], argv: tuple[str, ...]) -> None:
+        self.popen = popen
+        self.argv = argv
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self.popen.pid
+
+    @property
+    def stdin(self) -> IO[str]:
+        """Its standard input; only with `spawn(..., stdin=True)`."""
+        assert self.popen.stdin is not None
+        return self.popen.stdin
+
+    @property
+    def stdout(self) -> IO[str]:
+        """Its standard output, as text."""
+        assert self.popen.stdout is not None
+        return self.popen.stdout
+
+    @property
+    def stderr(self) -> IO[str]:
+        """Its standard error, as text."""
+        assert self.popen.stderr is not None
+        return self.popen.stderr
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+        return self.popen.poll()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, `timeout` in seconds. Raises CommandTimedOut; the program goes on then."""
+        try:
+            return self.popen.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise CommandTimedOut(
+                f"{self.argv[0]} did not end within {timeout:g} s.", evidence=shlex.join(self.argv)
+            ) from error
+
+    def terminate(self, grace: float = 10.0) -> int:
+        """End it: SIGTERM, and SIGKILL after `grace` seconds. Safe to call when it ended already."""
+        if self.popen.poll() is None:
+            # A stopped process never sees SIGTERM.
+            self.popen.terminate()
+            self.popen.send_signal(signal.SIGCONT)
+            try:
+                return self.popen.wait(grace)
+            except subprocess.TimeoutExpired:
+                logger.warning("%s ignored SIGTERM for %g s; killing it", self.argv[0], grace)
+                self.kill()
+        return self.popen.wait()
+
+    def kill(self) -> None:
+        """SIGKILL and reap."""
+        self.popen.kill()
+        self.popen.wait()
+
+
+@contextmanager
+def spawn(  # noqa: PLR0913 - see run()
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    secrets: Mapping[str, str] | None = None,
+    stdin: bool = False,
+    stdout: int | IO[bytes] | None = None,
+    own_session: bool = False,
+    die_with_parent: bool = True,
+) -> Iterator[Child]:
+    """Start a program; at the end of the block it is terminated if it still runs.
+
+    `env` is added to ours (with LANG=C.UTF-8, which borg and qemu-img need for stable messages). `stdout` is a file
+    to write to instead of a pipe. `own_session` keeps signals to our process group away from it.
+
+    Raises CommandNotFound.
+    """
+    descriptors: dict[str, int] = {}
+    try:
+        for variable, secret in (secrets or {}).items():
+            descriptors[variable] = _readable(secret)
+        environment = {**os.environ, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", **(env or {})}
+        environment |= {variable: str(descriptor) for variable, descriptor in descriptors.items()}
+        logger.debug("+ %s", shlex.join(argv))
+        try:
+            popen = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if stdout is None else stdout,
+                stderr=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                env=environment,
+                cwd=cwd,
+                pass_fds=tuple(descriptors.values()),
+                start_new_session=own_session,
+                preexec_fn=_prepare_child(os.getpid()) if die_with_parent else None,
+            )
+        except (FileNotFoundError, PermissionError) as error:
+            raise CommandNotFound(
+                f"{argv[0]} cannot be started.",
+                evidence=f"{shlex.join(argv)}: {error.strerror}",
+                remedy=f"Install {argv[0]} on this host.",
+            ) from error
+    finally:
+        for descriptor in descriptors.values():
+            os.close(descriptor)
+    child = Child(popen, tuple(argv))
+    try:
+        yield child
+    finally:
+        child.terminate()
+        for stream in (popen.stdin, popen.stdout, popen.stderr):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+
+
+def _prepare_child(parent: int) -> Callable[[], None]:
+    """What the child does between fork and exec: default signals, and die when the run that started it dies."""
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died between fork and prctl
+            os._exit(1)
+
+    return prepare
+
+
+def _readable(secret: str) -> int:
+    """A descriptor from which `secret` can be read once, fed by a thread so that no size can block us."""
+    reader, writer = os.pipe()
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), os.fdopen(writer, "w", encoding="utf-8") as pipe:
+            pipe.write(secret)
+
+    threading.Thread(target=feed, daemon=True).start()
+    return reader
