@@ -1,0 +1,48 @@
+# Every target but help runs `setup` first; it does nothing when nothing is missing.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-clean test unit lint bench lock
+BIN := .venv/bin
+PYTHON_CODE := flows tasks deployments infra tests
+
+# No server, profile or key of the caller's may leak into a test or the demo.
+unexport PREFECT_API_URL PREFECT_API_KEY PREFECT_PROFILE PREFECT_SERVER_API_AUTH_STRING PREFECT_API_AUTH_STRING
+unexport VMBORG_CONFIG PYTHONPATH PYTEST_ADDOPTS
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export PYTHONUNBUFFERED := 1
+
+help:  ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-11s %s\n", $$1, $$2}'
+
+setup:  ## Install what is missing: Debian packages, .venv with the locked packages
+	@PYTHON='$(PYTHON)' deployments/setup.sh
+
+demo: setup  ## Back up a running guest twice, lose it, restore it, boot it
+	@$(BIN)/python -m tests.demo
+
+demo-clean: setup  ## Remove what the demo made
+	@$(BIN)/python -m tests.demo --clean
+
+test: unit  ## All tests: unit, then those with real daemons and guests
+	$(BIN)/pytest tests/integration tests/e2e
+
+unit: setup  ## The tests that need no daemon (seconds)
+	$(BIN)/pytest tests/unit
+
+lint: setup  ## ruff, pyright, import-linter, shellcheck
+	$(BIN)/ruff check $(PYTHON_CODE)
+	$(BIN)/ruff format --check $(PYTHON_CODE)
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	shellcheck deployments/*.sh .ci/run
+
+bench: setup  ## Measure against plain virsh and borg; the table of docs/performance.md
+	@$(BIN)/python -m tests.bench
+
+lock: setup  ## Resolve the dependencies anew into requirements*.lock
+	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras \
+	  --no-header -o requirements.lock pyproject.toml
+	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras \
+	  --no-header -c requirements.lock --group dev -o requirements-dev.lock pyproject.toml
+	@! grep -nE '://|--(index|extra-index|find-links)' requirements.lock requirements-dev.lock

@@ -1,0 +1,1 @@
+"""Prefect tasks: the observable, retried steps of the flows."""

@@ -1,0 +1,1 @@
+"""Tests that use vmborg as a person would."""
