@@ -18,6 +18,7 @@ Each has three voices: `brief` (what failed), `evidence` (command, exit code, la
     │   ├── DomainXmlError          the definition cannot be read or is not trusted
     │   ├── DomainStateChanged      it was started, stopped or redefined while we looked; transient
     │   ├── DiskMissing             a disk's file or device is not there
+    │   ├── AgentUnresponsive       the guest agent does not answer (in time); transient
     │   ├── FreezeFailed
     │   ├── ThawUnconfirmed         the guest may still be frozen
     │   ├── SnapshotFailed
@@ -163,6 +164,12 @@ class DomainStateChanged(HypervisorError):
 
 class DiskMissing(HypervisorError):
     """The file or device that a definition names is not there."""
+
+
+class AgentUnresponsive(HypervisorError):
+    """The guest agent is not connected, or did not answer in time."""
+
+    is_transient = True
 
 
 class FreezeFailed(HypervisorError):

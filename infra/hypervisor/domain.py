@@ -1,0 +1,275 @@
+"""One domain: libvirt's calls, each a method, each error typed.
+
+A domain is known by its UUID: it is looked up anew for every call, because its name may change and the
+connection may have been replaced since. Reading calls survive a restart of the daemon; acting calls are sent
+once (see Link).
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from infra.errors import DomainStateChanged, HypervisorError
+from infra.hypervisor import codes, domain_xml
+from infra.model import DomainState
+
+if TYPE_CHECKING:
+    from infra.hypervisor.connection import Link, RawDomain
+
+T = TypeVar("T")
+
+_STATES = {1: DomainState.RUNNING, 3: DomainState.PAUSED, 5: DomainState.SHUT_OFF}
+_UNDEFINE = (
+    codes.Undefine.MANAGED_SAVE | codes.Undefine.SNAPSHOTS_METADATA | codes.Undefine.CHECKPOINTS_METADATA
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockJob:
+    """A block job as libvirt reports it. Equal `cur` and `end` do not mean ready: the live <mirror> does."""
+
+    kind: str  # pull, copy, commit, active commit, backup
+    cur: int  # bytes done
+    end: int  # bytes in all, so far
+    bandwidth: int  # MiB a second; 0: unlimited
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystem:
+    """A mounted file system, as the guest agent reports it."""
+
+    mountpoint: str
+    device: str
+    kind: str
+    disks: tuple[str, ...]  # disk targets it lies on; empty when the agent does not know
+
+
+class Domain:
+    """A domain of one hypervisor. Made by Hypervisor; equal when the UUID is.
+
+    Every method raises HypervisorError with libvirt's code: of its subtypes DomainNotFound when the domain is
+    gone, HypervisorUnreachable when the daemon is.
+    """
+
+    def __init__(self, link: "Link", *, uuid: str, name: str) -> None:
+        self._link = link
+        self.uuid = uuid
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"Domain({self._name!r}, {self.uuid})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Domain) and other.uuid == self.uuid
+
+    def __hash__(self) -> int:
+        return hash(self.uuid)
+
+    def _read(self, what: str, operation: "Callable[[RawDomain], T]") -> T:
+        return self._link.read_domain(self.uuid, what=f"{what} {self._name!r}", operation=operation)
+
+    def _act(self, what: str, operation: "Callable[[RawDomain], T]") -> T:
+        return self._link.act_domain(self.uuid, what=f"{what} {self._name!r}", operation=operation)
+
+    # ------------------------------------------------------------------------------------------------ reading
+
+    @property
+    def name(self) -> str:
+        """The name it has now."""
+        self._name = self._read("Looking up", lambda raw: raw.name())
+        return self._name
+
+    def state(self) -> DomainState:
+        """Its state. Crashed, in shutdown and suspended by the guest are OTHER."""
+        number = self._read("Reading the state of", lambda raw: raw.state()[0])
+        return _STATES.get(number, DomainState.OTHER)
+
+    def state_reason(self) -> int:
+        """The reason for its state, as libvirt's number: codes.PAUSED_IOERROR."""
+        return self._read("Reading the state of", lambda raw: raw.state()[1])
+
+    def persistent(self) -> bool:
+        """Whether it has a definition that outlives its shut-off."""
+        return self._read("Looking up", lambda raw: bool(raw.isPersistent()))
+
+    def autostart(self) -> bool:
+        """Whether it starts with the host."""
+        return self._read("Looking up", lambda raw: bool(raw.autostart()))
+
+    def live_xml(self) -> str:
+        """The definition that qemu runs on, with secrets; "" when it is shut off."""
+        xml = self._read("Reading the live definition of", lambda raw: raw.XMLDesc(codes.Xml.SECURE))
+        return xml if domain_xml.is_live(xml) else ""
+
+    def inactive_xml(self) -> str:
+        """The definition of its next start, with secrets and without what only this host's libvirt added.
+
+        Of a transient domain: its live definition in the same form.
+        """
+        flags = codes.Xml.INACTIVE | codes.Xml.SECURE | codes.Xml.MIGRATABLE
+        return self._read("Reading the definition of", lambda raw: raw.XMLDesc(flags))
+
+    def block_job(self, target: str) -> BlockJob | None:
+        """The block job of a disk, None without one."""
+        what = f"Reading the block job of disk {target} of"
+        info = cast("dict[str, int]", self._read(what, lambda raw: raw.blockJobInfo(target, 0)))
+        if not info:
+            return None
+        kind = codes.BLOCK_JOBS.get(info["type"], f"of type {info['type']}")
+        return BlockJob(kind=kind, cur=info["cur"], end=info["end"], bandwidth=info["bandwidth"])
+
+    def job(self) -> str:
+        """The domain job in progress (migration out, save, dump, backup, ...); "" for none."""
+        try:
+            stats = self._read("Reading the job of", lambda raw: raw.jobStats(0))
+        except DomainStateChanged:
+            return ""  # shut off
+        if not stats.get("type"):
+            return ""
+        return codes.JOB_OPERATIONS.get(int(stats.get("operation", 0)), "a job")
+
+    def snapshots(self) -> tuple[str, ...]:
+        """Names of the snapshots that libvirt keeps metadata of."""
+        found = self._read("Listing the snapshots of", lambda raw: raw.listAllSnapshots(0))
+        return tuple(snapshot.getName() for snapshot in found)
+
+    def checkpoints(self) -> tuple[str, ...]:
+        """Names of its checkpoints."""
+        found = self._read("Listing the checkpoints of", lambda raw: raw.listAllCheckpoints(0))
+        return tuple(checkpoint.getName() for checkpoint in found)
+
+    def managed_save_xml(self) -> str:
+        """The definition in its managed save image, which its next start resumes; "" without one."""
+        if not self._read("Looking up", lambda raw: bool(raw.hasManagedSaveImage())):
+            return ""
+        what = "Reading the saved definition of"
+        return self._read(what, lambda raw: raw.managedSaveGetXMLDesc(codes.Xml.SECURE))
+
+    def block_iotune(self, target: str) -> dict[str, int | str]:
+        """The disk's limits, in libvirt's names (total_bytes_sec, ...); 0 is unlimited."""
+        return self._read(f"Reading the limits of {target} of", lambda raw: dict(raw.blockIoTune(target, 0)))
+
+    def volume_path(self, pool: str, volume: str) -> str:
+        """The path of a storage pool's volume on this host."""
+        return self._link.volume_path(pool, volume)
+
+    # ---------------------------------------------------------------------------------------- the guest agent
+
+    def agent_connected(self) -> bool:
+        """Whether an agent has opened its channel. A frozen or stopped agent counts as connected."""
+        xml = self.live_xml()
+        return bool(xml) and domain_xml.agent_connected(xml)
+
+    def agent_timeout(self, seconds: int) -> None:
+        """Bound every later wait for the agent, in seconds. libvirt's default is to wait for ever.
+
+        The bound belongs to the running domain, not to this connection, and stays until it is set anew.
+        """
+        self._act("Bounding the agent's answers of", lambda raw: raw.agentSetResponseTimeout(seconds, 0))
+
+    def agent(self, command: str, *, timeout: int = 5) -> Any:
+        """Send one agent command without arguments, return what it answers. `timeout` in seconds."""
+        request = json.dumps({"execute": command})
+        what = f"The agent command {command} of"
+        answer = self._act(what, lambda raw: self._link.agent_command(raw, request=request, timeout=timeout))
+        try:
+            return json.loads(answer)["return"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise HypervisorError(
+                f"{what} {self._name!r} was answered by nonsense.", evidence=answer
+            ) from error
+
+    def agent_ping(self, *, timeout: int = 5) -> None:
+        """Raise AgentUnresponsive unless the agent answers within `timeout` seconds."""
+        self.agent("guest-ping", timeout=timeout)
+
+    def freeze_status(self, *, timeout: int = 5) -> str:
+        """`frozen` or `thawed`, asked from the agent itself; answers while frozen too."""
+        return str(self.agent("guest-fsfreeze-status", timeout=timeout))
+
+    def freeze(self, mountpoints: Sequence[str] | None = None) -> int:
+        """Freeze all file systems, or those named; return how many the agent says it froze.
+
+        0 is no error to libvirt: unknown mount points are passed over (tried: libvirt 9.0, agent 7.2).
+        """
+        names = list(mountpoints) if mountpoints else None
+        return self._act("Freezing the file systems of", lambda raw: raw.fsFreeze(names, 0))
+
+    def thaw(self) -> int:
+        """Thaw all file systems; return how many. Only `freeze_status` proves that it is thawed."""
+        return self._act("Thawing the file systems of", lambda raw: raw.fsThaw(None, 0))
+
+    def filesystems(self) -> tuple[FileSystem, ...]:
+        """The file systems that the guest has mounted."""
+        found = self._read("Listing the file systems of", lambda raw: raw.fsInfo(0))
+        return tuple(
+            FileSystem(mountpoint=mountpoint, device=device, kind=kind, disks=tuple(disks or ()))
+            for mountpoint, device, kind, disks in found
+        )
+
+    # ------------------------------------------------------------------------------------------------- acting
+
+    def snapshot(self, xml: str) -> None:
+        """Take one external snapshot of the disks named in `xml`: all or none, and no metadata is kept."""
+        flags = codes.Snapshot.DISK_ONLY | codes.Snapshot.ATOMIC | codes.Snapshot.NO_METADATA
+        self._act("The snapshot of", lambda raw: raw.snapshotCreateXML(xml, flags))
+
+    def block_commit(self, target: str, *, base: str, top: str | None = None, bandwidth: int = 0) -> None:
+        """Begin the active block commit of a disk into `base`. `bandwidth` in MiB/s, 0 for no limit.
+
+        `base` is never left to libvirt, whose default is the end of the chain: a linked clone's template.
+        """
+        if not base:
+            raise ValueError("a block commit without a base writes into the template of a clone")
+        what = f"The block commit of disk {target} of"
+        flags = codes.BLOCK_COMMIT_ACTIVE
+        self._act(what, lambda raw: raw.blockCommit(target, base, top, bandwidth, flags))
+
+    def pivot(self, target: str) -> None:
+        """Switch the disk to the base of its ready commit. Not ready yet is DomainBusy with code 83."""
+        flags = codes.BLOCK_JOB_ABORT_PIVOT
+        self._act(f"The pivot of disk {target} of", lambda raw: raw.blockJobAbort(target, flags))
+
+    def abort_job(self, target: str) -> None:
+        """Cancel the disk's block job; the disk stays on its overlay."""
+        self._act(f"Cancelling the block job of disk {target} of", lambda raw: raw.blockJobAbort(target, 0))
+
+    def set_block_iotune(self, target: str, limits: dict[str, int | str]) -> None:
+        """Limit a running domain's disk, in libvirt's names (total_bytes_sec, ...); 0 is unlimited."""
+        what = f"Limiting disk {target} of"
+        self._act(what, lambda raw: raw.setBlockIoTune(target, limits, codes.AFFECT_LIVE))
+
+    def suspend(self) -> None:
+        """Pause its CPUs."""
+        self._act("Pausing", lambda raw: raw.suspend())
+
+    def resume(self) -> None:
+        """Let its CPUs go on."""
+        self._act("Resuming", lambda raw: raw.resume())
+
+    def start(self, *, paused: bool = False) -> None:
+        """Start it, its CPUs stopped if `paused`."""
+        self._act("Starting", lambda raw: raw.createWithFlags(codes.START_PAUSED if paused else 0))
+
+    def destroy(self) -> None:
+        """Pull its power plug."""
+        self._act("Stopping", lambda raw: raw.destroy())
+
+    def set_autostart(self, *, on: bool) -> None:
+        """Start it with the host, or not."""
+        self._act("Setting the autostart of", lambda raw: raw.setAutostart(int(on)))
+
+    def managed_save_define(self, xml: str) -> None:
+        """Replace the definition inside its managed save image."""
+        self._act("Changing the saved definition of", lambda raw: raw.managedSaveDefineXML(xml, 0))
+
+    def undefine(self, *, keep_nvram: bool = True) -> None:
+        """Forget its definition, saved state and snapshot metadata; `keep_nvram` keeps NVRAM and TPM files.
+
+        Else libvirt deletes the NVRAM file and, since 8.9, the TPM state.
+        """
+        keep = codes.Undefine.KEEP_NVRAM | codes.Undefine.KEEP_TPM
+        drop = codes.Undefine.NVRAM | codes.Undefine.TPM
+        flags = _UNDEFINE | (keep if keep_nvram else drop)
+        self._act("Undefining", lambda raw: raw.undefineFlags(flags))
