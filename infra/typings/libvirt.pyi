@@ -2,8 +2,8 @@
 
 The binding's own annotations are wrong where its generator guessed (`info() -> str`), and it has no py.typed.
 Source: libvirt-override.c and the override modules of libvirt-python 12.8, built against libvirt 9.0.
-Narrower than the binding where it guards us: `blockCommit` takes no None for its base (a clone's template), and
-`fsFreeze` takes only a list (the C code ignores any other sequence and freezes everything).
+Narrower than the binding where it guards us: `blockCommit` takes no None for its base (that would be the
+template of a clone), `fsFreeze` only a list (the C code ignores any other sequence and freezes everything).
 A unit test compares these names with the installed binding.
 """
 

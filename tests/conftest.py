@@ -1,0 +1,37 @@
+"""What holds for every test: no skips, and nothing of the caller's environment."""
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+LEAKS = ("PREFECT_", "VMBORG_", "BORG_", "LIBVIRT_")
+"""Prefixes of variables that would point a test at somebody's server, configuration, repository or host."""
+
+for _name in [name for name in os.environ if name.startswith(LEAKS)]:
+    del os.environ[_name]
+os.environ |= {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+
+
+def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    report.outcome = "failed"
+    report.longrepr = f"{reason}\nA skip fails the run: `make setup` installs what a test needs."
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a test's skip into a failure: a green run means that everything ran."""
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Turn the skip of a whole module into a failure."""
+    report = yield
+    _fail_if_skipped(report)
+    return report
