@@ -1,0 +1,283 @@
+"""The configuration: what may be written in vmborg.yaml, what it means and what holds when it is left out.
+
+The descriptions are the reference: `vmborg config generate` and `vmborg config schema` print them.
+Durations are written 90s, 15m, 26h, 7d; sizes 500MiB, 1GiB.
+"""
+
+import socket
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    Field,
+    field_serializer,
+    model_validator,
+)
+
+from infra.config.fields import (
+    AbsolutePath,
+    Compression,
+    Duration,
+    Location,
+    RepositoryName,
+    Reserved,
+    Seconds,
+    Size,
+    Text,
+)
+from infra.config.section import Section
+from infra.model import Quiesce, StateDir
+
+_UNENCRYPTED = "none"
+
+RESERVED = ("dumps", "cloud", "alerts")  # sections of later versions: only empty ones are accepted
+
+
+class SecretRef(Section):
+    """Where a secret is kept; exactly one of the four. The secret itself never stands in this file."""
+
+    file: AbsolutePath | None = Field(
+        default=None,
+        description="A file that only its owner (and group) can read; one newline at its end is dropped.",
+    )
+    command: tuple[Text, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="A program and its arguments (no shell); what it prints is the secret.",
+    )
+    env: str | None = Field(
+        default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="An environment variable."
+    )
+    credential: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9._@-]*[A-Za-z0-9_@-]$",
+        description="A systemd credential (LoadCredential= of the unit).",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _never_the_secret_itself(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            raise ValueError(  # noqa: TRY004 - pydantic reports a ValueError as a mistake in the file
+                "must be a reference such as {file: /etc/vmborg/passphrase}, never the secret itself"
+            )
+        return data
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "SecretRef":
+        if len(self.model_fields_set) != 1:
+            raise ValueError("must have exactly one of file, command, env, credential")
+        return self
+
+    def __str__(self) -> str:
+        """The reference, which is no secret: `file /etc/vmborg/passphrase`."""
+        if self.command:
+            return f"command {self.command[0]}"
+        kind = next(iter(self.model_fields_set))
+        return f"{kind} {getattr(self, kind)}"
+
+
+class HypervisorConfig(Section):
+    """The host whose VMs this file is about."""
+
+    name: Text = Field(
+        default_factory=socket.gethostname,
+        description="Its name in archives, deployments and reports; the host name if left out.",
+        examples=["kvm1"],
+    )
+    uri: Text = Field(
+        default="qemu:///system", description="libvirt's connection URI. vmborg must run where the disks are."
+    )
+    overlay_dir: AbsolutePath = Field(
+        default=Path("/var/lib/libvirt/images"),
+        description="Where overlays of block devices go. Those of image files always lie beside their base.",
+    )
+
+
+class RepositoryConfig(Section):
+    """A borg repository."""
+
+    location: Location = Field(
+        description="An absolute path, or ssh://[user@]host[:port]/path.", examples=["/srv/borg/main"]
+    )
+    encryption: Literal[
+        "repokey-blake2",
+        "repokey",
+        "keyfile-blake2",
+        "keyfile",
+        "authenticated-blake2",
+        "authenticated",
+        "none",
+    ] = Field(
+        default="repokey-blake2", description="borg's encryption mode, used when `vmborg init` creates it."
+    )
+    passphrase: SecretRef | None = Field(
+        default=None,
+        description="Where the passphrase is kept: {file: …}, {command: […]}, {env: …} or {credential: …}.",
+        examples=[{"file": "/etc/vmborg/passphrase"}],
+    )
+    compression: Compression = Field(default="zstd,3", description="borg's compression of new data.")
+    lock_wait: Seconds = Field(default=600, description="How long to wait for another borg's lock.")
+    append_only: bool = Field(
+        default=False,
+        description="Declares that the server refuses deletions, which no client can see: nothing is pruned.",
+    )
+    remote_path: Text | None = Field(
+        default=None,
+        description="borg's path on the server, if not on its PATH.",
+        examples=["/usr/local/bin/borg"],
+    )
+    rsh: Text | None = Field(
+        default=None,
+        description="The SSH command; ssh -oBatchMode=yes if left out.",
+        examples=["ssh -i /etc/vmborg/id_ed25519"],
+    )
+
+    @model_validator(mode="after")
+    def _passphrase_where_needed(self) -> "RepositoryConfig":
+        if self.encryption != _UNENCRYPTED and self.passphrase is None:
+            raise ValueError(
+                f"encryption {self.encryption} needs a passphrase, e.g. {{file: /etc/vmborg/passphrase}}"
+            )
+        return self
+
+
+class Retention(Section):
+    """How many archives of one source are kept, as borg counts them. Only rules that are named keep any."""
+
+    within: Duration | None = Field(
+        default=None, description="Keep every archive younger than this.", examples=["2d"]
+    )
+    last: int = Field(default=0, ge=0, description="Keep the newest so many.")
+    hourly: int = Field(default=0, ge=0, description="Keep the last archive of so many hours.")
+    daily: int = Field(default=0, ge=0, description="Keep the last archive of so many days.", examples=[7])
+    weekly: int = Field(default=0, ge=0, description="Keep the last archive of so many weeks.", examples=[4])
+    monthly: int = Field(
+        default=0, ge=0, description="Keep the last archive of so many months.", examples=[6]
+    )
+    yearly: int = Field(default=0, ge=0, description="Keep the last archive of so many years.")
+
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether no rule keeps any archive."""
+        counts = (self.last, self.hourly, self.daily, self.weekly, self.monthly, self.yearly)
+        return self.within is None and not any(counts)
+
+
+class VmPolicy(Section):
+    """How a VM is backed up."""
+
+    repository: str = Field(
+        default="main", description="The repository, by its name above.", examples=["main"]
+    )
+    quiesce: Quiesce = Field(
+        default=Quiesce.TRY,
+        description="require: fail unless the guest agent froze the file systems; try: else go on with what "
+        "a power cut would leave, and say so; never: do not ask the agent.",
+        examples=["try"],
+    )
+    retention: Retention = Field(
+        default_factory=lambda: Retention(daily=7, weekly=4, monthly=6),
+        description="How many archives are kept. A rule that is not named here keeps none.",
+    )
+    exclude_disks: tuple[Text, ...] = Field(
+        default=(), description="Disk targets that are left out, such as vdc."
+    )
+    freeze_mountpoints: tuple[Text, ...] = Field(
+        default=(), description="Freeze only these file systems of the guest; all of them if empty."
+    )
+    objective: Duration = Field(
+        default=timedelta(hours=26),
+        description="`status` is critical when the last good archive is older than this.",
+    )
+    agent_timeout: Seconds = Field(
+        default=5, description="How long the guest agent may take to answer one command."
+    )
+    freeze_deadline: Seconds = Field(
+        default=10, description="A watchdog thaws the guest after this, whatever happened."
+    )
+    create_deadline: Seconds = Field(
+        default=8 * 3600, description="The copy is given up when it takes longer than this."
+    )
+    commit_deadline: Seconds = Field(
+        default=3600, description="How long the block commit of one disk may take."
+    )
+    pivot_deadline: Seconds = Field(default=60, description="How long the pivot of one disk is tried.")
+    min_free: Size = Field(
+        default=ByteSize(1024**3),
+        description="Kept free on the file system of every overlay: the copy is given up before it is used.",
+    )
+    min_free_start: Size = Field(
+        default=ByteSize(2 * 1024**3), description="Free space there without which no backup is begun."
+    )
+
+    def written(self) -> dict[str, Any]:
+        """Only the keys that stand in the file, as JSON-like data."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    def overridden_by(self, override: "VmPolicy") -> "VmPolicy":
+        """This policy with the keys that were written in `override`."""
+        changes: dict[str, Any] = {key: getattr(override, key) for key in override.model_fields_set}
+        return self.model_copy(update=changes)
+
+
+def _empty_override(value: Any) -> Any:
+    return {} if value is None else value
+
+
+class VmsConfig(Section):
+    """Which VMs are backed up, and how. What is not named here is covered."""
+
+    defaults: VmPolicy = Field(default_factory=VmPolicy, description="The policy of every VM.")
+    exclude: tuple[Text, ...] = Field(
+        default=(),
+        description="Names or globs (* ? [ ]) of VMs that are not backed up.",
+        examples=[["scratch-*"]],
+    )
+    overrides: dict[str, Annotated[VmPolicy, BeforeValidator(_empty_override)]] = Field(
+        default_factory=dict[str, VmPolicy],
+        description="Per VM name: the keys of `defaults` that differ for it.",
+        examples=[{"db01": {"quiesce": "require", "exclude_disks": ["vdc"]}}],
+    )
+
+    @field_serializer("overrides")
+    def _only_what_is_written(self, overrides: dict[str, VmPolicy]) -> dict[str, Any]:
+        return {vm: policy.written() for vm, policy in overrides.items()}
+
+
+class Config(Section):
+    """Configuration of vmborg."""
+
+    state_dir: AbsolutePath = Field(
+        default=Path("/var/lib/vmborg"),
+        description="vmborg's own files: journal, locks, borg's caches, exported keys.",
+        examples=["/var/lib/vmborg"],
+    )
+    hypervisor: HypervisorConfig = Field(
+        default_factory=HypervisorConfig, description="The host whose VMs this file is about."
+    )
+    repositories: dict[RepositoryName, RepositoryConfig] = Field(
+        min_length=1, description="borg repositories by name.", examples=[{"main": {}}]
+    )
+    vms: VmsConfig = Field(default_factory=VmsConfig, description="Which VMs are backed up, and how.")
+    dumps: Reserved = Field(default_factory=dict[str, Any], description="Reserved for database dumps.")
+    cloud: Reserved = Field(default_factory=dict[str, Any], description="Reserved for cloud copies.")
+    alerts: Reserved = Field(default_factory=dict[str, Any], description="Reserved for alerts.")
+
+    @property
+    def state(self) -> StateDir:
+        """The folders below `state_dir`."""
+        return StateDir(self.state_dir)
+
+    def is_excluded(self, vm: str) -> str | None:
+        """The entry of `vms.exclude` that leaves this VM out, or None."""
+        return next((glob for glob in self.vms.exclude if vm == glob or fnmatchcase(vm, glob)), None)
+
+    def policy(self, vm: str) -> VmPolicy:
+        """The policy of the VM of this name: the defaults with its override."""
+        override = self.vms.overrides.get(vm)
+        return self.vms.defaults.overridden_by(override) if override else self.vms.defaults
