@@ -160,6 +160,7 @@ class JournalEntry:
     was_running: bool = True  # False when the domain was paused by somebody else before
     repository: str = ""
     archive: str = ""  # the archive in the making, under its unfinished name
+    pivoting: tuple[str, ...] = ()  # disk targets whose pivot was asked for: their overlay may be stale
 
 
 @dataclass(frozen=True, slots=True)
