@@ -42,6 +42,13 @@ def policy_origins(config: Config, vm: str) -> dict[str, str]:
     return origins | dict.fromkeys(override.model_fields_set if override else (), "override")
 
 
+def with_origins(policy: dict[str, Any], origins: dict[str, str]) -> str:
+    """A policy as YAML, each key with a comment that says where it comes from."""
+    lines = [(f"{key}: {_flow(value)}", origins[key]) for key, value in policy.items()]
+    width = max(len(line) for line, _ in lines)
+    return "".join(f"{line:{width}}  # {origin}\n" for line, origin in lines)
+
+
 def schema() -> dict[str, Any]:
     """The JSON Schema of the configuration file, for editors."""
     return {

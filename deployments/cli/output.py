@@ -1,0 +1,151 @@
+"""What a verb says: tables and bars on a terminal, plain lines elsewhere, one JSON document with --json."""
+
+import json
+import sys
+import unicodedata
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from pathlib import Path
+from typing import Any, TextIO
+
+from deployments.cli.progress import Bar, PlainBar, SilentBar, rich_bar
+from deployments.cli.words import printable
+from infra.errors import VmborgError
+
+_STYLES = {"ok": "green", "warning": "yellow", "critical": "bold red", "unknown": "magenta"}
+
+
+class Output:
+    """Where a verb writes. With `json` set, everything but `document` and errors is silent on stdout."""
+
+    def __init__(
+        self, *, json: bool = False, stdout: TextIO | None = None, stderr: TextIO | None = None
+    ) -> None:
+        self.json = json
+        self.stdout = stdout or sys.stdout
+        self.stderr = stderr or sys.stderr
+        self._documented = False
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a person watches stdout."""
+        return not self.json and self.stdout.isatty()
+
+    def document(self, data: object) -> None:
+        """The one JSON document of this call; nothing without --json.
+
+        Dataclasses, paths, enums, times (ISO 8601, UTC) and durations (seconds) are understood.
+        """
+        if not self.json:
+            return
+        if self._documented:
+            raise AssertionError("a second JSON document would make the first unreadable")
+        self._documented = True
+        text = json.dumps(data, default=_plain, ensure_ascii=False, indent=2)
+        # A lone surrogate (a file name that is no UTF-8) becomes \udcXX, which is JSON's own escape for it.
+        self.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+        self.stdout.flush()
+
+    def line(self, text: str = "") -> None:
+        """A line for people on stdout."""
+        if not self.json:
+            self.stdout.write(printable(text) + "\n")
+
+    def note(self, text: str) -> None:
+        """A line for people that is not the result; on stderr, also with --json."""
+        self.stdout.flush()
+        self.stderr.write(printable(text) + "\n")
+        self.stderr.flush()
+
+    def table(
+        self, headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
+    ) -> None:
+        """A table for people; `right` names the columns of numbers. Cells such as `critical` are coloured."""
+        if self.json:
+            return
+        cells = [[printable(cell) for cell in row] for row in rows]
+        if self.terminal:
+            self._rich_table(headers, cells, right)
+        else:
+            self.stdout.write(_aligned(headers, cells, right))
+
+    def _rich_table(self, headers: Sequence[str], rows: list[list[str]], right: Sequence[str]) -> None:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for header in headers:
+            table.add_column(header, justify="right" if header in right else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        Console(file=self.stdout).print(table)
+
+    def error(self, error: VmborgError) -> None:
+        """An error in its three voices on stderr; with --json also as the document."""
+        lines = [f"Error: {error.brief}"]
+        lines += [f"  {line}" for line in error.evidence.rstrip().splitlines()]
+        if error.remedy:
+            lines.append(f"What to do: {error.remedy}")
+        self.note("\n".join(lines))
+        if not self._documented:
+            self.document({"error": error_data(error)})
+
+    @contextmanager
+    def progress(self, title: str, total: int | None = None) -> Generator[Bar]:
+        """A bar of bytes for the length of the block, on stderr; `total` may become known later."""
+        if self.json:
+            yield SilentBar()
+        elif self.stderr.isatty():
+            with rich_bar(printable(title), total, self.stderr) as bar:
+                yield bar
+        else:
+            yield PlainBar(title, total, self.note)
+
+
+def error_data(error: VmborgError) -> dict[str, str]:
+    """An error as JSON-like data."""
+    return {
+        "type": type(error).__name__,
+        "brief": error.brief,
+        "evidence": error.evidence,
+        "remedy": error.remedy,
+    }
+
+
+def _plain(value: object) -> Any:
+    """What json does not know by itself."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Enum):
+        return value.value
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    raise TypeError(f"{type(value).__name__} has no place in JSON")
+
+
+def _aligned(headers: Sequence[str], rows: list[list[str]], right: Sequence[str]) -> str:
+    """Columns two blanks apart, one line a row."""
+    lines = [list(headers), *([cell.replace("\n", " ") for cell in row] for row in rows)]
+    widths = [max(_width(line[index]) for line in lines) for index in range(len(headers))]
+    text = ""
+    for line in lines:
+        padded = [
+            " " * (width - _width(cell)) + cell if header in right else cell + " " * (width - _width(cell))
+            for cell, width, header in zip(line, widths, headers, strict=True)
+        ]
+        text += "  ".join(padded).rstrip() + "\n"
+    return text
+
+
+def _width(text: str) -> int:
+    """Columns on a terminal: wide characters take two, combining ones none."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(bool(unicodedata.combining(character)) for character in text)
