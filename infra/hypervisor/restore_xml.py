@@ -1,0 +1,281 @@
+"""Making an archived definition fit the place it is restored to. Pure.
+
+A copy (`--as`) must not share anything writable with its original: it gets its own name, UUID, MAC addresses,
+firmware state and sockets, and loses every disk that was not restored. A domain put back in place keeps its
+identity.
+"""
+
+import secrets
+import uuid as uuids
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from xml.etree.ElementTree import Element, ParseError, SubElement, register_namespace, tostring
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from infra.errors import DomainXmlError, UnsafeArchive
+from infra.model import ImageKind
+
+LIBVIRT_DIRS = ("/var/lib/libvirt/qemu/", "/run/libvirt/", "/var/run/libvirt/", "/var/log/libvirt/")
+"""Where libvirt keeps its own sockets and logs: only these paths of character devices go into a copy."""
+
+_CHARACTER_DEVICES = ("serial", "console", "parallel", "channel")
+_SOURCE_ATTRIBUTES = ("file", "dev", "dir", "pool", "volume", "mode", "protocol", "name", "index")
+
+register_namespace("qemu", "http://libvirt.org/schemas/domain/qemu/1.0")
+register_namespace("libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.0")
+
+
+@dataclass(frozen=True, slots=True)
+class DiskPlace:
+    """Where a disk's active image is after the restore."""
+
+    path: str
+    format: str  # qemu's name: qcow2, raw
+    kind: ImageKind
+
+
+@dataclass(frozen=True, slots=True)
+class RewritePlan:
+    """What the definition is to say."""
+
+    name: str
+    uuid: str
+    disks: Mapping[str, DiskPlace]  # by disk target
+    boot_files: Mapping[str, str] = field(default_factory=dict[str, str])  # role (nvram, kernel, ...) -> path
+    copy: bool = False  # a second domain beside the original
+    drop: frozenset[str] = frozenset()  # targets that the archive names and does not hold
+    missing_media: frozenset[str] = (
+        frozenset()
+    )  # targets of removable or read-only disks whose source is not here
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A definition that fits, and what the administrator should know about it."""
+
+    xml: str
+    warnings: tuple[str, ...] = ()
+
+
+def parse(xml: str) -> Element:
+    """The root of a definition that nobody vouches for.
+
+    Raises UnsafeArchive for a DTD or entities (libvirt writes neither), DomainXmlError when it is no domain.
+    """
+    try:
+        root = fromstring(xml, forbid_dtd=True)
+    except DefusedXmlException as error:
+        raise UnsafeArchive(
+            "The archived definition holds a DTD or entities.",
+            evidence=repr(error),
+            remedy="Do not restore it: libvirt never writes these. --files-only brings back the disks alone.",
+        ) from error
+    except (ParseError, ValueError) as error:
+        raise DomainXmlError("The archived definition cannot be read.", evidence=str(error)) from error
+    if root.tag != "domain" or root.find("devices") is None:
+        raise DomainXmlError("The archived definition is not that of a domain.", evidence=f"<{root.tag}>")
+    return root
+
+
+def random_mac() -> str:
+    """A MAC address of the range that qemu and libvirt use (52:54:00)."""
+    return ":".join(["52", "54", "00", *(f"{byte:02x}" for byte in secrets.token_bytes(3))])
+
+
+def rewrite(xml: str, plan: RewritePlan, *, new_mac: Callable[[], str] = random_mac) -> Rewritten:
+    """The definition as `plan` wants it. Raises UnsafeArchive and DomainXmlError (see `parse`)."""
+    root = parse(xml)
+    devices = root.findall("devices")[0]  # parse() has seen to it
+    old_name, old_uuid = root.findtext("name", ""), root.findtext("uuid", "")
+    warnings: list[str] = []
+    root.attrib.pop("id", None)
+    _set_identity(root, plan)
+    _rewrite_disks(devices, plan, warnings)
+    _set_boot_files(root, plan.boot_files)
+    _drop_runtime(root, devices)
+    if plan.copy:
+        _separate_network(devices, new_mac)
+        names = {old_name: plan.name, old_uuid: plan.uuid}
+        _separate_character_devices(devices, names, warnings)
+        _separate_ports(devices, warnings)
+    return Rewritten(tostring(root, encoding="unicode"), tuple(warnings))
+
+
+def _set_identity(root: Element, plan: RewritePlan) -> None:
+    for tag, value in (("name", plan.name), ("uuid", plan.uuid)):
+        element = root.find(tag)
+        if element is None:
+            element = SubElement(root, tag)
+        element.text = value
+    for entry in root.iterfind("sysinfo/system/entry[@name='uuid']"):
+        entry.text = plan.uuid  # libvirt refuses a definition in which the two differ
+    genid = root.find("genid")
+    if genid is not None:
+        # The guest must learn that its time went back (libvirt, formatdomain: genid changes on a restore).
+        genid.text = str(uuids.uuid4())
+
+
+def _rewrite_disks(devices: Element, plan: RewritePlan, warnings: list[str]) -> None:
+    for disk in devices.findall("disk"):
+        target = disk_target(disk)
+        _remove_children(disk, "backingStore", "mirror")
+        if target in plan.disks:
+            _place(disk, plan.disks[target])
+        elif target in plan.missing_media and is_removable(disk):
+            warnings.append(f"{target}: ejected, its medium {describe_source(disk)} is not on this host")
+            _remove_children(disk, "source")
+        elif plan.copy and (target in plan.drop or target in plan.missing_media):
+            warnings.append(
+                f"{target}: left out of the copy, it is not in the archive ({describe_source(disk)})"
+            )
+            devices.remove(disk)
+
+
+def _place(disk: Element, place: DiskPlace) -> None:
+    disk.set("type", str(place.kind))
+    source = disk.find("source")
+    if source is None:
+        source = SubElement(disk, "source")
+    for attribute in _SOURCE_ATTRIBUTES:
+        source.attrib.pop(attribute, None)
+    _remove_children(source, "host", "reservations", "dataStore")
+    source.set("file" if place.kind is ImageKind.FILE else "dev", place.path)
+    driver = disk.find("driver")
+    if driver is None:
+        driver = SubElement(disk, "driver", name="qemu")
+    driver.set("type", place.format)
+
+
+def _set_boot_files(root: Element, boot_files: Mapping[str, str]) -> None:
+    system = root.find("os")
+    if system is None:
+        return
+    for role, path in boot_files.items():
+        element = system.find(role)
+        if element is None:
+            element = SubElement(system, role)
+        source = element.find("source")
+        if source is not None:  # <nvram type='file'><source file=…/></nvram>, libvirt 8.5
+            source.set("file", path)
+        else:
+            element.text = path
+
+
+def _drop_runtime(root: Element, devices: Element) -> None:
+    """What a live definition holds and a new one must not: labels, terminals, sockets of libvirt's own."""
+    for label in root.findall("seclabel"):
+        if label.get("type", "dynamic") == "dynamic":
+            root.remove(label)
+    for device in _character_devices(devices):
+        source = device.find("source")
+        if source is None:
+            continue
+        if device.get("type") == "pty" or _is_libvirts_own(device, source):
+            device.remove(source)
+            device.attrib.pop("tty", None)
+
+
+def _is_libvirts_own(device: Element, source: Element) -> bool:
+    """libvirt makes the socket of a virtio channel itself when none is given."""
+    target = device.find("target")
+    virtio = device.tag == "channel" and target is not None and target.get("type") == "virtio"
+    return virtio and device.get("type") == "unix" and source.get("path", "").startswith(LIBVIRT_DIRS)
+
+
+def _separate_network(devices: Element, new_mac: Callable[[], str]) -> None:
+    for interface in devices.findall("interface"):
+        mac = interface.find("mac")
+        if mac is None:
+            mac = SubElement(interface, "mac")
+        mac.set("address", new_mac())
+        _remove_children(interface, "target")  # a tap device of a fixed name exists once
+        for parameters in interface.iterfind("virtualport/parameters"):
+            parameters.attrib.pop("interfaceid", None)
+
+
+def _separate_character_devices(devices: Element, names: Mapping[str, str], warnings: list[str]) -> None:
+    for device in _character_devices(devices):
+        for element in device.findall("source") + device.findall("log"):
+            for attribute in ("path", "file"):
+                path = element.get(attribute, "")
+                if not path:
+                    continue
+                renamed = _renamed(path, names)
+                if path.startswith(LIBVIRT_DIRS) and renamed != path:
+                    element.set(attribute, renamed)
+                    continue
+                warnings.append(f"{device.tag}: {path} belongs to the original; the copy does without it")
+                device.remove(element)
+                _use_terminal(device, element)
+
+
+def _use_terminal(device: Element, lost: Element) -> None:
+    if lost.tag == "source" and device.tag != "channel":
+        device.set("type", "pty")
+        _remove_children(device, "protocol")
+
+
+def _renamed(path: str, names: Mapping[str, str]) -> str:
+    for old, new in names.items():
+        if old:
+            path = path.replace(old, new)
+    return path
+
+
+def _separate_ports(devices: Element, warnings: list[str]) -> None:
+    for graphics in devices.findall("graphics"):
+        if graphics.get("autoport") == "no" and graphics.get("port", "-1") != "-1":
+            warnings.append(
+                f"{graphics.get('type')}: port {graphics.get('port')} is the original's; now automatic"
+            )
+            graphics.set("autoport", "yes")
+            for attribute in ("port", "tlsPort", "websocket"):
+                graphics.attrib.pop(attribute, None)
+        sockets = [each for each in (graphics, *graphics.findall("listen")) if each.get("socket")]
+        for element in sockets:
+            del element.attrib["socket"]
+        if sockets:
+            warnings.append(
+                f"{graphics.get('type')}: its socket is the original's; libvirt will choose another"
+            )
+    for cid in devices.iterfind("vsock/cid"):
+        cid.attrib.clear()
+        cid.set("auto", "yes")
+
+
+def _character_devices(devices: Element) -> list[Element]:
+    return [device for device in devices if device.tag in _CHARACTER_DEVICES]
+
+
+def _remove_children(parent: Element, *tags: str) -> None:
+    for tag in tags:
+        for child in parent.findall(tag):
+            parent.remove(child)
+
+
+def disk_target(disk: Element) -> str:
+    """The disk's name inside the domain: vda."""
+    target = disk.find("target")
+    return target.get("dev", "") if target is not None else ""
+
+
+def is_removable(disk: Element) -> bool:
+    """Whether a medium can be taken out and the drive stay."""
+    return disk.get("device") in ("cdrom", "floppy")
+
+
+def describe_source(disk: Element) -> str:
+    """Path, URL-like name or pool/volume of a disk's source; "" for an empty drive."""
+    source = disk.find("source")
+    if source is None:
+        return ""
+    for attribute in ("file", "dev", "dir"):
+        if source.get(attribute):
+            return source.get(attribute, "")
+    parts = [
+        disk.get("type", ""),
+        *(source.get(key, "") for key in ("protocol", "pool", "volume", "name", "path")),
+    ]
+    return "/".join(part for part in parts if part)
