@@ -9,15 +9,15 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, PlainSerializer, WithJsonSchema
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
-_PART = re.compile(r"(\d+)\s*([smhdwy])")
-_DURATION = re.compile(r"(?:\d+\s*[smhdwy]\s*)+")
+_PART = re.compile(r"([0-9]+)\s*([smhdwy])")
+_DURATION = re.compile(r"(?:[0-9]+\s*[smhdwy]\s*)+")
 _COMPRESSION = re.compile(
     r"(auto,)?(none|lz4|zstd(,([1-9]|1\d|2[0-2]))?|zlib(,\d)?|lzma(,\d)?)"
 )  # `borg help compression`; obfuscate,SPEC,… is accepted as it is
 _REPOSITORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # it names the file of the exported key
 _LONGEST = 1000 * _UNITS["y"]  # timedelta ends at 999,999,999 days; nobody means more than this
 
-DURATION_PATTERN = r"^\s*(\d+|(\d+\s*[smhdwy]\s*)+)\s*$"
+DURATION_PATTERN = r"^\s*([0-9]+|([0-9]+\s*[smhdwy]\s*)+)\s*$"
 SIZE_PATTERN = r"^\s*\d*\.?\d+\s*([kKmMgGtTpP]?[iI]?[bB]?)\s*$"
 
 

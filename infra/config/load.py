@@ -71,17 +71,11 @@ def _read(path: Path) -> str:
         ) from error
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from error
-    with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise _unreadable(path, "it is not a regular file")
-        if facts.st_mode & stat.S_IWOTH:
-            raise ConfigError(
-                f"Everybody may write to the configuration {path}.",
-                evidence=f"mode {stat.S_IMODE(facts.st_mode):04o}; vmborg runs the commands that it names",
-                remedy=f"chmod o-w {path}, and look whether somebody changed it.",
-            )
-        content = file.read(_MAX_BYTES + 1)
+    try:
+        _refuse_unsafe(path, os.fstat(descriptor).st_mode)
+        content = os.read(descriptor, _MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > _MAX_BYTES:
         raise _unreadable(path, "it is larger than 1 MiB")
     try:
@@ -89,6 +83,17 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise _unreadable(path, f"line {line} is not UTF-8") from error
+
+
+def _refuse_unsafe(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise _unreadable(path, "it is not a regular file")
+    if mode & stat.S_IWOTH:
+        raise ConfigError(
+            f"Everybody may write to the configuration {path}.",
+            evidence=f"mode {stat.S_IMODE(mode):04o}; vmborg runs the commands that it names",
+            remedy=f"chmod o-w {path}, and look whether somebody changed it.",
+        )
 
 
 def _searched(path: Path) -> str:

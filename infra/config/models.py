@@ -87,7 +87,6 @@ class HypervisorConfig(Section):
     name: Text = Field(
         default_factory=socket.gethostname,
         description="Its name in archives, deployments and reports; the host name if left out.",
-        examples=["kvm1"],
     )
     uri: Text = Field(
         default="qemu:///system", description="libvirt's connection URI. vmborg must run where the disks are."

@@ -11,7 +11,17 @@ from infra.config.models import RESERVED, Config, Section, VmPolicy
 
 _WIDTH = 100
 _EXPANDED = {"repositories"}  # a mapping whose values are shown key by key
-_ACTIVE = {"state_dir", "location", "passphrase", "repository", "quiesce", "daily", "weekly", "monthly"}
+_ACTIVE = {
+    "state_dir",
+    "name",
+    "location",
+    "passphrase",
+    "repository",
+    "quiesce",
+    "daily",
+    "weekly",
+    "monthly",
+}
 _HEADER = """\
 # Configuration of vmborg (/etc/vmborg/vmborg.yaml). Check it with `vmborg config validate`.
 # Lines that begin with `#` and a key show what holds when they are left out, or an example.
