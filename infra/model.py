@@ -62,6 +62,12 @@ class Image:
     kind: ImageKind
     virtual_size: int  # bytes the guest sees
     size: int  # bytes of the file (its length) or of the device
+    link_target: str = ""  # the file that `path` is a symbolic link to; "" when it is none, and for devices
+
+    @property
+    def content_path(self) -> str:
+        """What borg must be given: of a symbolic link to a file it would store the link alone."""
+        return self.link_target or self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,10 @@ class DomainFacts:
     job: str = ""  # a domain job in progress: migration, save, backup; "" for none
     snapshots: tuple[str, ...] = ()  # names of libvirt snapshots with metadata
     checkpoints: tuple[str, ...] = ()
+    managed_save: bool = False  # shut off with its memory saved: its disks are as after a power cut
+    # Storage that is no disk of the running guest to libvirt, so that a snapshot must not name it: attached
+    # at the next start only, or handed to qemu past libvirt's <disk>.
+    outside_disks: tuple[Disk, ...] = ()
 
     @property
     def running(self) -> bool:
@@ -123,7 +133,8 @@ class DomainFacts:
     @property
     def uncovered(self) -> tuple[Disk, ...]:
         """The disks that make a run partial."""
-        return tuple(disk for disk in self.disks if disk.verdict is Verdict.UNCOVERED)
+        every = self.disks + self.outside_disks
+        return tuple(disk for disk in every if disk.verdict is Verdict.UNCOVERED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,11 @@
-"""Reading a domain definition. Pure."""
+"""Reading a domain definition. Pure.
 
+Element and attribute names are those of libvirt's formatdomain.html. A definition may come out of an archive,
+so a DTD, and with it every entity that somebody declared, is refused.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.common import DefusedXmlException
@@ -7,22 +13,273 @@ from defusedxml.ElementTree import fromstring
 
 from infra.errors import DomainXmlError
 
+AGENT_CHANNEL = "org.qemu.guest_agent.0"
 
-def _root(xml: str) -> Element:
+_LOCAL = {"file": "file", "block": "dev"}
+"""Source types that are a path of this host, and the attribute that holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedImage:
+    """One image, as a definition names it."""
+
+    kind: str  # libvirt's: file, block, network, volume, dir, nvme, vhostuser, ...; "" without a source
+    path: str  # path of file, block and dir; a readable address of everything else; "" without a source
+    format: str = ""  # qcow2, raw, ...; "" when the definition does not say
+    pool: str = ""  # of kind volume
+    volume: str = ""  # of kind volume
+    encryption: str = ""  # luks, qcow, ...: what qemu decrypts while the guest runs
+    sliced: bool = False  # the guest sees only a part of it
+
+    @property
+    def local(self) -> bool:
+        """Whether `path` is a file or device of this host."""
+        return self.kind in _LOCAL and bool(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedMirror:
+    """A block job's target. `ready` means that a pivot may succeed (`<mirror ready='yes'>`)."""
+
+    image: ParsedImage
+    job: str  # copy, active-commit
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedDisk:
+    """One disk of a definition."""
+
+    target: str
+    device: str  # disk, lun, cdrom, floppy
+    image: ParsedImage
+    bus: str = ""
+    serial: str = ""
+    readonly: bool = False
+    shareable: bool = False
+    transient: bool = False
+    mirror: ParsedMirror | None = None
+    backing: tuple[ParsedImage, ...] = ()  # its backing files as the definition lists them
+    backing_complete: bool = False  # the list ends with <backingStore/>: it is the whole chain
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedTpm:
+    """An emulated TPM. `source` is set only where the definition moves its state elsewhere."""
+
+    version: str  # 1.2, 2.0
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedDomain:
+    """What vmborg reads in a definition."""
+
+    uuid: str
+    name: str
+    live: bool  # of a running domain
+    disks: tuple[ParsedDisk, ...]
+    loader: str = ""
+    nvram: ParsedImage | None = None
+    kernel: str = ""
+    initrd: str = ""
+    dtb: str = ""
+    tpm: ParsedTpm | None = None
+    has_agent_channel: bool = False
+    agent_connected: bool = False
+
+    def disk(self, target: str) -> ParsedDisk | None:
+        """The disk of a target, None without one."""
+        return next((disk for disk in self.disks if disk.target == target), None)
+
+
+def parse_root(xml: str) -> Element:
+    """The root of a definition. Raises DomainXmlError for what is not XML, is no domain, or has a DTD."""
     try:
-        return fromstring(xml, forbid_dtd=True)
-    except (ParseError, DefusedXmlException) as error:
-        raise DomainXmlError("A domain definition cannot be read.", evidence=repr(error)) from error
+        root: Element = fromstring(xml, forbid_dtd=True)
+    except DefusedXmlException as error:
+        raise DomainXmlError(
+            "A domain definition declares a DTD or entities.",
+            evidence=repr(error),
+            remedy="libvirt writes neither: the definition was tampered with. Do not use it.",
+        ) from error
+    except (ParseError, ValueError) as error:
+        raise DomainXmlError(
+            "A domain definition is not well-formed XML.",
+            evidence=str(error),
+            remedy="Compare it with virsh dumpxml.",
+        ) from error
+    if root.tag != "domain":
+        raise DomainXmlError("A domain definition was expected, and something else found.", evidence=f"<{root.tag}>")
+    return root
+
+
+def parse_domain(xml: str) -> ParsedDomain:
+    """Read a definition, live or inactive. Raises DomainXmlError."""
+    root = parse_root(xml)
+    channels = root.findall(f"devices/channel/target[@name='{AGENT_CHANNEL}']")
+    return ParsedDomain(
+        uuid=_text(root, "uuid"),
+        name=root.findtext("name") or "",
+        live=root.get("id") is not None,
+        disks=tuple(_disk(element) for element in root.iterfind("devices/disk")),
+        loader=_text(root, "os/loader"),
+        nvram=_nvram(root.find("os/nvram")),
+        kernel=_text(root, "os/kernel"),
+        initrd=_text(root, "os/initrd"),
+        dtb=_text(root, "os/dtb"),
+        tpm=_tpm(root.find("devices/tpm/backend[@type='emulator']")),
+        has_agent_channel=bool(channels),
+        agent_connected=any(channel.get("state") == "connected" for channel in channels),
+    )
 
 
 def is_live(xml: str) -> bool:
     """Whether this is the definition of a running domain: only those carry libvirt's number."""
-    return _root(xml).get("id") is not None
+    return parse_root(xml).get("id") is not None
 
 
 def agent_connected(xml: str) -> bool:
     """Whether the live definition shows an open guest agent channel."""
-    return any(
-        target.get("name") == "org.qemu.guest_agent.0" and target.get("state") == "connected"
-        for target in _root(xml).iterfind("devices/channel/target")
+    return parse_domain(xml).agent_connected
+
+
+def disk_sources(xml: str) -> dict[str, str]:
+    """Target to active source; "" for an empty drive. Raises DomainXmlError."""
+    return {disk.target: disk.image.path for disk in parse_domain(xml).disks}
+
+
+def all_paths(xml: str) -> set[str]:
+    """Every path that a disk of the definition names anywhere: chains, mirrors, external data files.
+
+    Too much rather than too little: it decides which files must not be removed. Volumes of storage pools are
+    named by `all_volumes`.
+    """
+    sources = _all_sources(xml)
+    return {path for source in sources for key in ("file", "dev", "dir", "path") if (path := source.get(key))}
+
+
+def all_volumes(xml: str) -> set[tuple[str, str]]:
+    """Every (storage pool, volume) that a disk of the definition names anywhere."""
+    return {
+        (pool, volume)
+        for source in _all_sources(xml)
+        if (pool := source.get("pool")) and (volume := source.get("volume"))
+    }
+
+
+def _all_sources(xml: str) -> Iterator[Element]:
+    for disk in parse_root(xml).iterfind("devices/disk"):
+        yield from disk.iter("source")
+        yield from disk.iter("mirror")  # libvirt before 1.2.6 put the path here
+
+
+def _text(parent: Element, path: str) -> str:
+    return (parent.findtext(path) or "").strip()
+
+
+def _disk(element: Element) -> ParsedDisk:
+    target = element.find("target")
+    backing, complete = _backing(element)
+    return ParsedDisk(
+        target="" if target is None else target.get("dev", ""),
+        device=element.get("device", "disk"),
+        image=_image(element, form=_attribute(element, "driver", "type"), encryption=_encryption(element)),
+        bus="" if target is None else target.get("bus", ""),
+        serial=_text(element, "serial"),
+        readonly=element.find("readonly") is not None,
+        shareable=element.find("shareable") is not None,
+        transient=element.find("transient") is not None,
+        mirror=_mirror(element.find("mirror")),
+        backing=backing,
+        backing_complete=complete,
     )
+
+
+def _attribute(parent: Element, path: str, name: str) -> str:
+    found = parent.find(path)
+    return "" if found is None else found.get(name, "")
+
+
+def _encryption(holder: Element) -> str:
+    """<encryption> stands in <source>, in older definitions in <disk> itself."""
+    return _attribute(holder, "source/encryption", "format") or _attribute(holder, "encryption", "format")
+
+
+def _image(holder: Element, *, form: str, encryption: str = "") -> ParsedImage:
+    """The image whose type and <source> `holder` has: a disk, a backing store, a mirror, an NVRAM."""
+    kind = holder.get("type", "file")
+    source = holder.find("source")
+    if source is None:
+        return ParsedImage(kind="", path="", format=form)
+    path = source.get(_LOCAL[kind], "") if kind in _LOCAL else _address(kind, source)
+    return ParsedImage(
+        kind=kind if path else "",
+        path=path,
+        format=form,
+        pool=source.get("pool", ""),
+        volume=source.get("volume", ""),
+        encryption=encryption,
+        sliced=source.find("slices") is not None,
+    )
+
+
+def _address(kind: str, source: Element) -> str:
+    """What tells a person where the image is, in the shape of an address."""
+    if kind == "network":
+        return _network_address(source)
+    if kind == "volume":
+        return f"{source.get('pool', '')}/{source.get('volume', '')}"
+    if kind == "nvme":
+        address = source.find("address")
+        parts = {} if address is None else address.attrib
+        place = ":".join(parts.get(key, "0").removeprefix("0x") for key in ("domain", "bus", "slot"))
+        function = parts.get("function", "0").removeprefix("0x")
+        return f"nvme://{place}.{function}/{source.get('namespace', '')}"
+    return next((value for key in ("dir", "path", "dev", "file") if (value := source.get(key))), "")
+
+
+def _network_address(source: Element) -> str:
+    hosts = [
+        host.get("socket") or ":".join(filter(None, (host.get("name"), host.get("port"))))
+        for host in source.iterfind("host")
+    ]
+    return f"{source.get('protocol', '')}://{','.join(hosts)}/{source.get('name', '')}"
+
+
+def _backing(disk: Element) -> tuple[tuple[ParsedImage, ...], bool]:
+    """The nested backing stores, and whether the innermost one says that nothing follows."""
+    images: list[ParsedImage] = []
+    store = disk.find("backingStore")
+    while store is not None:
+        if store.find("source") is None:
+            return tuple(images), True
+        images.append(_image(store, form=_attribute(store, "format", "type"), encryption=_encryption(store)))
+        store = store.find("backingStore")
+    return tuple(images), False
+
+
+def _mirror(element: Element | None) -> ParsedMirror | None:
+    if element is None:
+        return None
+    image = _image(element, form=_attribute(element, "format", "type"))
+    # `abort` and `pivot` are further values of `ready`: a job that is ending.
+    return ParsedMirror(image=image, job=element.get("job", "copy"), ready=element.get("ready") == "yes")
+
+
+def _nvram(element: Element | None) -> ParsedImage | None:
+    """<nvram>/path</nvram> or, since libvirt 8.5, <nvram type='file'><source file='/path'/></nvram>."""
+    if element is None:
+        return None
+    form = element.get("format", "raw")
+    text = (element.text or "").strip()
+    if text:
+        return ParsedImage(kind="file", path=text, format=form)
+    image = _image(element, form=form)
+    return image if image.path else None
+
+
+def _tpm(backend: Element | None) -> ParsedTpm | None:
+    if backend is None:
+        return None
+    return ParsedTpm(version=backend.get("version", "1.2"), source=_attribute(backend, "source", "path"))
