@@ -35,7 +35,7 @@ lint: setup  ## ruff, pyright, import-linter, shellcheck
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	shellcheck deployments/*.sh .ci/run
+	shellcheck .ci/run $$(find deployments tests -name '*.sh')
 
 bench: setup  ## Measure against plain virsh and borg; the table of docs/performance.md
 	@$(BIN)/python -m tests.bench

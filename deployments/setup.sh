@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 
 say() { printf 'setup: %s\n' "$*"; }
-die() { printf 'setup: %s\n' "$@" >&2; exit 1; }
+die() { { printf 'setup: %s\n' "$1"; shift; [ $# = 0 ] || printf '%s\n' "$@"; } >&2; exit 1; }
 
 # package | what shows it on a system without dpkg (a command or a file; `-` where the kernel row speaks) | why
 packages='
@@ -91,11 +91,12 @@ install_packages() {
   say "installing these Debian packages:"
   listed <<<"$missing"
   export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
-  local apt=(apt-get -y -q -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3 -o Dpkg::Options::=--force-confold)
+  local apt=(apt-get -y -qq -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3 -o Dpkg::Options::=--force-confold
+    -o Dpkg::Use-Pty=0)
   [ -z "$(dpkg --audit)" ] || dpkg --configure -a --force-confold  # an interrupted run left something half done
   "${apt[@]}" update || say "apt-get update failed; going on with the lists that are there"
   # shellcheck disable=SC2086 # names is a list of words
-  "${apt[@]}" install --no-install-recommends $names ||
+  "${apt[@]}" install --no-install-recommends $names 9<&- ||
     die "apt-get could not install: $names" "look at its messages above; 'make setup' goes on where it stopped"
 }
 
@@ -114,37 +115,47 @@ PY
     "Debian 12 and Ubuntu 24.04 have it as python3, python3-venv, python3-dev; or name one: make setup PYTHON=..."
 }
 
-wanted_stamp() {  # everything that decides what .venv and the prepared database look like
-  printf '%s\n' "$PWD"
-  cat pyproject.toml requirements-dev.lock deployments/setup.sh
-  [ ! -f deployments/prepare.py ] || cat deployments/prepare.py
+digest() { { printf '%s\n' "$PWD"; cat "$@" 2>/dev/null || true; } | sha256sum; }
+
+sound_venv() {  # whether .venv was made here, its interpreter is still there, and no pip was cut short in it
+  grep -qsF "$PWD/.venv" .venv/bin/pip && .venv/bin/python -m pip --version >/dev/null 2>&1 &&
+    [ "$(cat "$1" 2>/dev/null)" != unfinished ]
 }
 
 make_venv() {
-  local stamp=.venv/.vmborg-stamp want python
-  want=$(wanted_stamp | sha256sum)
-  if [ -x .venv/bin/vmborg ] && [ "$(cat $stamp 2>/dev/null)" = "$want" ] && .venv/bin/python -c ''; then
+  local stamp=.venv/.vmborg-packages want python
+  want=$(digest pyproject.toml requirements-dev.lock deployments/setup.sh)
+  if [ "$(cat $stamp 2>/dev/null)" = "$want" ] && .venv/bin/python -c '' 2>/dev/null; then
     return
   fi
-  if ! grep -qsF "$PWD/.venv" .venv/bin/pip || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
-    python=$(find_python)  # none yet, half made, made elsewhere, or its interpreter is gone
+  if ! sound_venv $stamp; then
+    python=$(find_python)
     say "making .venv with $python"
     "$python" -m venv --clear .venv
   fi
-  rm -f $stamp
   say "installing the locked Python packages into .venv (minutes the first time: borg and libvirt's binding are built)"
+  echo unfinished >$stamp
   local pip=(.venv/bin/python -m pip --disable-pip-version-check --no-input -q)
   "${pip[@]}" install --no-deps --require-hashes -r requirements-dev.lock
   "${pip[@]}" install --no-deps --no-build-isolation -e .
   "${pip[@]}" check
-  if [ -f deployments/prepare.py ]; then
-    .venv/bin/python -m deployments.prepare
-  fi
   printf '%s\n' "$want" >$stamp
   say "done: .venv/bin/vmborg"
 }
 
-exec 9<.  # one setup of this checkout at a time
+prepare_prefect() {
+  local stamp=.venv/.vmborg-prepared want
+  [ -f deployments/prepare.py ] || return 0
+  want=$(digest requirements-dev.lock deployments/prepare.py deployments/embedded.py)
+  [ "$(cat $stamp 2>/dev/null)" != "$want" ] || return 0
+  say "preparing Prefect's embedded database (its migrations take a while)"
+  .venv/bin/python -m deployments.prepare 9<&-
+  printf '%s\n' "$want" >$stamp
+}
+
+# One setup of this checkout at a time. What could outlive us (a service that apt starts) must not hold the lock.
+exec 9<.
 command -v flock >/dev/null && flock 9
 install_packages
 make_venv
+prepare_prefect
