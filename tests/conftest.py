@@ -10,7 +10,11 @@ LEAKS = ("PREFECT_", "VMBORG_", "BORG_", "LIBVIRT_")
 
 for _name in [name for name in os.environ if name.startswith(LEAKS)]:
     del os.environ[_name]
-os.environ |= {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+os.environ |= {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_PROFILES_PATH": os.devnull,  # a profile in the caller's home may name a server too
+}
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
