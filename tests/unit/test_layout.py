@@ -45,12 +45,8 @@ FORBIDDEN = re.compile(
 def _files() -> Iterator[Path]:
     for path in sorted(ROOT.rglob("*")):
         parts = path.relative_to(ROOT).parts
-        hidden = any(
-            part.startswith(".") and part not in {".ci", ".editorconfig", ".gitignore"} for part in parts
-        )
-        generated = parts[0] in BUILT or any(
-            part == "__pycache__" or part.endswith(".egg-info") for part in parts
-        )
+        hidden = any(part.startswith(".") and part not in {".ci", ".editorconfig", ".gitignore"} for part in parts)
+        generated = parts[0] in BUILT or any(part == "__pycache__" or part.endswith(".egg-info") for part in parts)
         if path.is_file() and not hidden and not generated:
             yield path.relative_to(ROOT)
 
@@ -111,9 +107,7 @@ def test_every_adapter_is_kept_apart() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = next(contract["layers"] for contract in contracts if contract.get("containers") == ["infra"])
     named = {name.strip() for layer in layers for name in layer.split("|")}
-    present = {path.parts[1].removesuffix(".py") for path in PYTHON if path.parts[0] == "infra"} - {
-        "__init__"
-    }
+    present = {path.parts[1].removesuffix(".py") for path in PYTHON if path.parts[0] == "infra"} - {"__init__"}
     assert present <= named
 
 

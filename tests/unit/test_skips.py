@@ -30,6 +30,4 @@ def test_a_skip_fails_the_run(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "1 failed, 1 passed, 1 xfailed, 3 errors" in done.stdout.splitlines()[-1]
-    assert done.stdout.count("no daemon\nA skip fails the run") == len(
-        ("mark", "condition", "call", "module")
-    )
+    assert done.stdout.count("no daemon\nA skip fails the run") == len(("mark", "condition", "call", "module"))

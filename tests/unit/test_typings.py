@@ -25,9 +25,7 @@ def _names(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
 def test_stub_names_exist(module: str) -> None:
     """Every public name in a stub exists in the binding built against this host's libvirt."""
     binding = importlib.import_module(module)
-    names = [
-        name for name in _names(ast.parse((TYPINGS / f"{module}.pyi").read_text()).body) if name[0] != "_"
-    ]
+    names = [name for name in _names(ast.parse((TYPINGS / f"{module}.pyi").read_text()).body) if name[0] != "_"]
     assert names
     missing = []
     for name in names:
