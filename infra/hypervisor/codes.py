@@ -146,12 +146,8 @@ _RULES = (
     _Rule(Code.NO_DOMAIN, DomainNotFound, "virsh list --all shows the domains of this host."),
     _Rule(Code.DOM_EXIST, DomainExists, "Choose another name, or undefine the domain that holds it."),
     _Rule(Code.OPERATION_FAILED, DomainExists, "Choose another name.", "already exists with uuid"),
-    _Rule(
-        Code.OPERATION_FAILED, DomainExists, "Choose another name or UUID.", "is already defined with uuid"
-    ),
-    _Rule(
-        Code.OPERATION_INVALID, DomainStateChanged, "Look at virsh domstate, then try again.", "not running"
-    ),
+    _Rule(Code.OPERATION_FAILED, DomainExists, "Choose another name or UUID.", "is already defined with uuid"),
+    _Rule(Code.OPERATION_INVALID, DomainStateChanged, "Look at virsh domstate, then try again.", "not running"),
     _Rule(Code.OPERATION_INVALID, DomainExists, "Choose another UUID.", "is already active as"),
     _Rule(
         Code.OPERATION_INVALID,
@@ -218,7 +214,5 @@ def translate(*, what: str, code: int, origin: int, message: str) -> HypervisorE
     for rule in _RULES:
         if rule.code == code and rule.text in message:
             return rule.kind(brief, evidence=evidence, remedy=rule.remedy, code=code)
-    remedy = (
-        "Look into the log of libvirt (journalctl -u libvirtd) and of the domain (/var/log/libvirt/qemu)."
-    )
+    remedy = "Look into the log of libvirt (journalctl -u libvirtd) and of the domain (/var/log/libvirt/qemu)."
     return HypervisorError(brief, evidence=evidence, remedy=remedy, code=code)

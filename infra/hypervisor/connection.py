@@ -216,9 +216,7 @@ class Hypervisor:
             raise self._not_found(name_or_uuid, evidence=error.evidence) from error
 
     def _not_found(self, name: str, *, evidence: str) -> DomainNotFound:
-        names = self._link.read(
-            "Listing domains", lambda raw: [each.name() for each in raw.listAllDomains(0)]
-        )
+        names = self._link.read("Listing domains", lambda raw: [each.name() for each in raw.listAllDomains(0)])
         close = difflib.get_close_matches(name, names, n=3)
         hint = f"Did you mean {' or '.join(repr(each) for each in close)}? " if close else ""
         return DomainNotFound(

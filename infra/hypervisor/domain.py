@@ -6,23 +6,25 @@ once (see Link).
 """
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from infra.errors import DomainStateChanged, HypervisorError
+from infra.errors import DomainStateChanged, HypervisorError, HypervisorUnreachable
 from infra.hypervisor import codes, domain_xml
+from infra.hypervisor.parsed import ParsedDomain
 from infra.model import DomainState
 
 if TYPE_CHECKING:
     from infra.hypervisor.connection import Link, RawDomain
 
+logger = logging.getLogger("vmborg.hypervisor")
+
 T = TypeVar("T")
 
 _STATES = {1: DomainState.RUNNING, 3: DomainState.PAUSED, 5: DomainState.SHUT_OFF}
-_UNDEFINE = (
-    codes.Undefine.MANAGED_SAVE | codes.Undefine.SNAPSHOTS_METADATA | codes.Undefine.CHECKPOINTS_METADATA
-)
+_UNDEFINE = codes.Undefine.MANAGED_SAVE | codes.Undefine.SNAPSHOTS_METADATA | codes.Undefine.CHECKPOINTS_METADATA
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,11 @@ class Domain:
         self._link = link
         self.uuid = uuid
         self._name = name
+
+    @property
+    def uri(self) -> str:
+        """The hypervisor's URI."""
+        return self._link.uri
 
     def __repr__(self) -> str:
         return f"Domain({self._name!r}, {self.uuid})"
@@ -151,8 +158,23 @@ class Domain:
         return self._read(f"Reading the limits of {target} of", lambda raw: dict(raw.blockIoTune(target, 0)))
 
     def volume_path(self, pool: str, volume: str) -> str:
-        """The path of a storage pool's volume on this host."""
-        return self._link.volume_path(pool, volume)
+        """The path of a storage pool's volume; "" when libvirt does not know it: an inactive pool, a removed volume."""
+        try:
+            return self._link.volume_path(pool, volume)
+        except HypervisorUnreachable:
+            raise
+        except HypervisorError as error:
+            logger.debug("%s", error)
+            return ""
+
+    def live(self) -> ParsedDomain | None:
+        """Its live definition, parsed, volumes of storage pools as paths; None when it is shut off."""
+        xml = self.live_xml()
+        return domain_xml.parse_domain(xml, volume_path=self.volume_path) if xml else None
+
+    def inactive(self) -> ParsedDomain:
+        """Its definition, parsed, volumes of storage pools as paths."""
+        return domain_xml.parse_domain(self.inactive_xml(), volume_path=self.volume_path)
 
     # ---------------------------------------------------------------------------------------- the guest agent
 
@@ -176,9 +198,7 @@ class Domain:
         try:
             return json.loads(answer)["return"]
         except (ValueError, KeyError, TypeError) as error:
-            raise HypervisorError(
-                f"{what} {self._name!r} was answered by nonsense.", evidence=answer
-            ) from error
+            raise HypervisorError(f"{what} {self._name!r} was answered by nonsense.", evidence=answer) from error
 
     def agent_ping(self, *, timeout: int = 5) -> None:
         """Raise AgentUnresponsive unless the agent answers within `timeout` seconds."""

@@ -4,93 +4,23 @@ Element and attribute names are those of libvirt's formatdomain.html. A definiti
 so a DTD, and with it every entity that somebody declared, is refused.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from infra.errors import DomainXmlError
+from infra.hypervisor.parsed import ParsedDisk, ParsedDomain, ParsedImage, ParsedMirror, ParsedTpm
 
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
 
 _LOCAL = {"file": "file", "block": "dev"}
 """Source types that are a path of this host, and the attribute that holds it."""
 
-
-@dataclass(frozen=True, slots=True)
-class ParsedImage:
-    """One image, as a definition names it."""
-
-    kind: str  # libvirt's: file, block, network, volume, dir, nvme, vhostuser, ...; "" without a source
-    path: str  # path of file, block and dir; a readable address of everything else; "" without a source
-    format: str = ""  # qcow2, raw, ...; "" when the definition does not say
-    pool: str = ""  # of kind volume
-    volume: str = ""  # of kind volume
-    encryption: str = ""  # luks, qcow, ...: what qemu decrypts while the guest runs
-    sliced: bool = False  # the guest sees only a part of it
-
-    @property
-    def local(self) -> bool:
-        """Whether `path` is a file or device of this host."""
-        return self.kind in _LOCAL and bool(self.path)
-
-
-@dataclass(frozen=True, slots=True)
-class ParsedMirror:
-    """A block job's target. `ready` means that a pivot may succeed (`<mirror ready='yes'>`)."""
-
-    image: ParsedImage
-    job: str  # copy, active-commit
-    ready: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ParsedDisk:
-    """One disk of a definition."""
-
-    target: str
-    device: str  # disk, lun, cdrom, floppy
-    image: ParsedImage
-    bus: str = ""
-    serial: str = ""
-    readonly: bool = False
-    shareable: bool = False
-    transient: bool = False
-    mirror: ParsedMirror | None = None
-    backing: tuple[ParsedImage, ...] = ()  # its backing files as the definition lists them
-    backing_complete: bool = False  # the list ends with <backingStore/>: it is the whole chain
-
-
-@dataclass(frozen=True, slots=True)
-class ParsedTpm:
-    """An emulated TPM. `source` is set only where the definition moves its state elsewhere."""
-
-    version: str  # 1.2, 2.0
-    source: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ParsedDomain:
-    """What vmborg reads in a definition."""
-
-    uuid: str
-    name: str
-    live: bool  # of a running domain
-    disks: tuple[ParsedDisk, ...]
-    loader: str = ""
-    nvram: ParsedImage | None = None
-    kernel: str = ""
-    initrd: str = ""
-    dtb: str = ""
-    tpm: ParsedTpm | None = None
-    has_agent_channel: bool = False
-    agent_connected: bool = False
-
-    def disk(self, target: str) -> ParsedDisk | None:
-        """The disk of a target, None without one."""
-        return next((disk for disk in self.disks if disk.target == target), None)
+VolumePath = Callable[[str, str], str]
+"""Storage pool and volume to the volume's path on this host, "" if it has none."""
 
 
 def parse_root(xml: str) -> Element:
@@ -114,15 +44,19 @@ def parse_root(xml: str) -> Element:
     return root
 
 
-def parse_domain(xml: str) -> ParsedDomain:
-    """Read a definition, live or inactive. Raises DomainXmlError."""
+def parse_domain(xml: str, *, volume_path: VolumePath | None = None) -> ParsedDomain:
+    """Read a definition, live or inactive. Raises DomainXmlError.
+
+    `volume_path` gives the paths of disks that are named by storage pool and volume (Domain.live and Domain.inactive
+    ask libvirt). Without it such an image keeps the address POOL/VOLUME, which is no path.
+    """
     root = parse_root(xml)
     channels = root.findall(f"devices/channel/target[@name='{AGENT_CHANNEL}']")
     return ParsedDomain(
         uuid=_text(root, "uuid"),
         name=root.findtext("name") or "",
         live=root.get("id") is not None,
-        disks=tuple(_disk(element) for element in root.iterfind("devices/disk")),
+        disks=tuple(_at_volume(_disk(element), volume_path) for element in root.iterfind("devices/disk")),
         loader=_text(root, "os/loader"),
         nvram=_nvram(root.find("os/nvram")),
         kernel=_text(root, "os/kernel"),
@@ -194,6 +128,17 @@ def _disk(element: Element) -> ParsedDisk:
         backing=backing,
         backing_complete=complete,
     )
+
+
+def _at_volume(disk: ParsedDisk, volume_path: VolumePath | None) -> ParsedDisk:
+    if volume_path is None:
+        return disk
+
+    def located(image: ParsedImage) -> ParsedImage:
+        path = volume_path(image.pool, image.volume) if image.kind == "volume" else ""
+        return replace(image, path=path) if path else image
+
+    return replace(disk, image=located(disk.image), backing=tuple(located(image) for image in disk.backing))
 
 
 def _attribute(parent: Element, path: str, name: str) -> str:
