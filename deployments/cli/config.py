@@ -23,16 +23,12 @@ def validate(context: Context) -> None:
     """Check the configuration; every mistake is listed at once."""
     config = context.config
     path = locate(context.config_path)
-    context.output.line(
-        f"{path} is valid: {len(config.repositories)} repositories, VMs covered unless excluded."
-    )
+    context.output.line(f"{path} is valid: {len(config.repositories)} repositories, VMs covered unless excluded.")
     context.output.document({"valid": True, "path": path})
 
 
 @command.command()
-@click.option(
-    "--vm", metavar="NAME", help="Show the policy that holds for this VM, and where each key comes from."
-)
+@click.option("--vm", metavar="NAME", help="Show the policy that holds for this VM, and where each key comes from.")
 @pass_context
 def show(context: Context, vm: str | None) -> None:
     """Show the configuration with its defaults. Secrets appear as references only."""
@@ -58,9 +54,7 @@ def schema(context: Context) -> None:
 
 
 @command.command()
-@click.option(
-    "--output", "target", type=click.Path(path_type=Path), metavar="FILE", help="Write to this new file."
-)
+@click.option("--output", "target", type=click.Path(path_type=Path), metavar="FILE", help="Write to this new file.")
 @pass_context
 def generate(context: Context, target: Path | None) -> None:
     """Print a commented configuration that is valid as it stands."""

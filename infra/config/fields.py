@@ -129,9 +129,7 @@ def _repository_name(name: str) -> str:
 
 def _compression(value: str) -> str:
     if not _COMPRESSION.fullmatch(value) and not value.startswith("obfuscate,"):
-        raise ValueError(
-            "must be none, lz4, zstd[,1-22], zlib[,0-9] or lzma[,0-9], with auto, before it if wanted"
-        )
+        raise ValueError("must be none, lz4, zstd[,1-22], zlib[,0-9] or lzma[,0-9], with auto, before it if wanted")
     return value
 
 

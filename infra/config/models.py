@@ -49,9 +49,7 @@ class SecretRef(Section):
         min_length=1,
         description="A program and its arguments (no shell); what it prints is the secret.",
     )
-    env: str | None = Field(
-        default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="An environment variable."
-    )
+    env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="An environment variable.")
     credential: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9._@-]*[A-Za-z0-9_@-]$",
@@ -111,9 +109,7 @@ class RepositoryConfig(Section):
         "authenticated-blake2",
         "authenticated",
         "none",
-    ] = Field(
-        default="repokey-blake2", description="borg's encryption mode, used when `vmborg init` creates it."
-    )
+    ] = Field(default="repokey-blake2", description="borg's encryption mode, used when `vmborg init` creates it.")
     passphrase: SecretRef | None = Field(
         default=None,
         description="Where the passphrase is kept: {file: …}, {command: […]}, {env: …} or {credential: …}.",
@@ -139,25 +135,19 @@ class RepositoryConfig(Section):
     @model_validator(mode="after")
     def _passphrase_where_needed(self) -> "RepositoryConfig":
         if self.encryption != _UNENCRYPTED and self.passphrase is None:
-            raise ValueError(
-                f"encryption {self.encryption} needs a passphrase, e.g. {{file: /etc/vmborg/passphrase}}"
-            )
+            raise ValueError(f"encryption {self.encryption} needs a passphrase, e.g. {{file: /etc/vmborg/passphrase}}")
         return self
 
 
 class Retention(Section):
     """How many archives of one source are kept, as borg counts them. Only rules that are named keep any."""
 
-    within: Duration | None = Field(
-        default=None, description="Keep every archive younger than this.", examples=["2d"]
-    )
+    within: Duration | None = Field(default=None, description="Keep every archive younger than this.", examples=["2d"])
     last: int = Field(default=0, ge=0, description="Keep the newest so many.")
     hourly: int = Field(default=0, ge=0, description="Keep the last archive of so many hours.")
     daily: int = Field(default=0, ge=0, description="Keep the last archive of so many days.", examples=[7])
     weekly: int = Field(default=0, ge=0, description="Keep the last archive of so many weeks.", examples=[4])
-    monthly: int = Field(
-        default=0, ge=0, description="Keep the last archive of so many months.", examples=[6]
-    )
+    monthly: int = Field(default=0, ge=0, description="Keep the last archive of so many months.", examples=[6])
     yearly: int = Field(default=0, ge=0, description="Keep the last archive of so many years.")
 
     @property
@@ -170,9 +160,7 @@ class Retention(Section):
 class VmPolicy(Section):
     """How a VM is backed up."""
 
-    repository: str = Field(
-        default="main", description="The repository, by its name above.", examples=["main"]
-    )
+    repository: str = Field(default="main", description="The repository, by its name above.", examples=["main"])
     quiesce: Quiesce = Field(
         default=Quiesce.TRY,
         description="require: fail unless the guest agent froze the file systems; try: else go on with what "
@@ -183,9 +171,7 @@ class VmPolicy(Section):
         default_factory=lambda: Retention(daily=7, weekly=4, monthly=6),
         description="How many archives are kept. A rule that is not named here keeps none.",
     )
-    exclude_disks: tuple[Text, ...] = Field(
-        default=(), description="Disk targets that are left out, such as vdc."
-    )
+    exclude_disks: tuple[Text, ...] = Field(default=(), description="Disk targets that are left out, such as vdc.")
     freeze_mountpoints: tuple[Text, ...] = Field(
         default=(), description="Freeze only these file systems of the guest; all of them if empty."
     )
@@ -193,18 +179,14 @@ class VmPolicy(Section):
         default=timedelta(hours=26),
         description="`status` is critical when the last good archive is older than this.",
     )
-    agent_timeout: Seconds = Field(
-        default=5, description="How long the guest agent may take to answer one command."
-    )
+    agent_timeout: Seconds = Field(default=5, description="How long the guest agent may take to answer one command.")
     freeze_deadline: Seconds = Field(
         default=10, description="A watchdog thaws the guest after this, whatever happened."
     )
     create_deadline: Seconds = Field(
         default=8 * 3600, description="The copy is given up when it takes longer than this."
     )
-    commit_deadline: Seconds = Field(
-        default=3600, description="How long the block commit of one disk may take."
-    )
+    commit_deadline: Seconds = Field(default=3600, description="How long the block commit of one disk may take.")
     pivot_deadline: Seconds = Field(default=60, description="How long the pivot of one disk is tried.")
     min_free: Size = Field(
         default=ByteSize(1024**3),

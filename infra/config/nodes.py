@@ -88,9 +88,7 @@ class _Builder:
                 continue
             name: str = key.value
             if name == "<<" and key.style is None:
-                self.problem(
-                    key, path, "merge keys (<<) are not supported; use vms.defaults for what is shared"
-                )
+                self.problem(key, path, "merge keys (<<) are not supported; use vms.defaults for what is shared")
                 continue
             here = (*path, name)
             if name in result:

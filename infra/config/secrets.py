@@ -52,14 +52,10 @@ def _from_file(path: Path, what: str) -> str:
     try:
         problem = file_problem(path)
         if problem:
-            raise _failed(
-                what, f"{path}: {problem}", f"chmod 0600 {path}, and change the secret if it was seen."
-            )
+            raise _failed(what, f"{path}: {problem}", f"chmod 0600 {path}, and change the secret if it was seen.")
         return _decoded(path, what)
     except FileNotFoundError as error:
-        raise _failed(
-            what, f"{path} does not exist", f"Write the secret to {path} with mode 0600."
-        ) from error
+        raise _failed(what, f"{path} does not exist", f"Write the secret to {path} with mode 0600.") from error
     except OSError as error:
         raise _failed(what, f"{path}: {error.strerror}", "Run as root, or correct the path.") from error
 
@@ -90,9 +86,7 @@ def _from_credential(name: str, what: str) -> str:
 def _from_environment(name: str, what: str) -> str:
     value = os.environ.get(name)
     if value is None:
-        raise _failed(
-            what, f"the environment has no {name}", f"Set {name}, or use file, command or credential."
-        )
+        raise _failed(what, f"the environment has no {name}", f"Set {name}, or use file, command or credential.")
     return value
 
 
@@ -100,9 +94,7 @@ def _from_command(argv: tuple[str, ...], what: str) -> str:
     try:
         completed = run(argv, timeout=_COMMAND_TIMEOUT, check=False)
     except CommandTimedOut as error:
-        raise _failed(
-            what, error.brief, "Let the command print the secret without asking anybody."
-        ) from error
+        raise _failed(what, error.brief, "Let the command print the secret without asking anybody.") from error
     except ProcessError as error:
         raise _failed(what, error.evidence or error.brief, "Correct the command.") from error
     if completed.returncode != 0:

@@ -141,9 +141,7 @@ def test_names_are_texts_whatever_yaml_makes_of_them() -> None:
 
 def test_a_byte_order_mark_and_empty_sections_are_harmless() -> None:
     """What editors leave behind does not matter: a BOM, a section or an override without content."""
-    config = _accepted(
-        f"\ufeff{GOOD}vms:\n  defaults:\n  exclude:\n  overrides:\n    db:\ndumps:\ncloud: {{}}\n"
-    )
+    config = _accepted(f"\ufeff{GOOD}vms:\n  defaults:\n  exclude:\n  overrides:\n    db:\ndumps:\ncloud: {{}}\n")
     assert config.policy("db") == config.vms.defaults
 
 

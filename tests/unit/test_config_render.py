@@ -34,9 +34,7 @@ def test_the_example_shows_every_key() -> None:
     wanted = {key for kind in sections for key in kind.model_fields} - {"dumps", "cloud", "alerts"}
     references = {"file", "command", "env", "credential"}  # shown in the description of passphrase
     assert wanted - references <= keys
-    assert [
-        key for kind in sections for key, field in kind.model_fields.items() if not field.description
-    ] == []
+    assert [key for kind in sections for key, field in kind.model_fields.items() if not field.description] == []
 
 
 def test_the_schema_refuses_what_the_loader_refuses() -> None:
