@@ -37,7 +37,7 @@ FORBIDDEN = re.compile(
     r"\b(?:blazing\w*|effortless\w*|seamless\w*|world[- ]class|cutting[- ]edge|state[- ]of[- ]the[- ]art)\b"
     r"|\b(?:TODO|FIXME|XXX|HACK)\b"
     r"|\bissue #?\d+\b"
-    r"|(?<![\w.])/(?:work|home)/",
+    r"|(?<![\w.])/work/",
     re.IGNORECASE,
 )
 
