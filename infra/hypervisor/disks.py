@@ -89,7 +89,7 @@ def check_excluded(disks: Sequence[ParsedDisk], exclude: Collection[str], *, oth
 
     A misspelt target would exclude nothing, and a renamed one would turn into a surprise at the restore.
     """
-    known = [disk.target for disk in disks] + list(others)
+    known = list(dict.fromkeys([*(disk.target for disk in disks), *others]))
     unknown = [target for target in exclude if target not in known]
     if unknown:
         raise UsageError(
