@@ -1,7 +1,8 @@
 """Every error vmborg raises on purpose.
 
 Each has three voices: `brief` (what failed), `evidence` (command, exit code, last lines) and `remedy` (what to do).
-`transient` says whether the same call may succeed later without anybody changing anything; only such errors are retried.
+`transient` says whether the same call may succeed later without anybody changing anything; only such errors are
+retried.
 
     VmborgError
     ├── ConfigError                 exit 2
@@ -78,19 +79,13 @@ class VmborgError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Survive pickling (Prefect keeps results) with all three voices."""
-        return _rebuild, (type(self), self.brief, self.evidence, self.remedy, self._extra())
-
-    def _extra(self) -> dict[str, object]:
-        known = {"brief", "evidence", "remedy"}
-        return {key: value for key, value in vars(self).items() if key not in known}
+        return _rebuild, (type(self), dict(vars(self)))
 
 
-def _rebuild(
-    kind: type[VmborgError], brief: str, evidence: str, remedy: str, extra: dict[str, object]
-) -> VmborgError:
+def _rebuild(kind: type[VmborgError], values: dict[str, object]) -> VmborgError:
     error = kind.__new__(kind)
-    VmborgError.__init__(error, brief, evidence=evidence, remedy=remedy)
-    vars(error).update(extra)
+    Exception.__init__(error, values["brief"])
+    vars(error).update(values)
     return error
 
 

@@ -1,1 +1,1 @@
-"""Prefect tasks: the observable, retried steps of the flows."""
+"""The steps of the flows, as Prefect tasks: observable, timed, retried only where an error says it is transient."""

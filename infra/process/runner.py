@@ -38,15 +38,13 @@ class Completed:
 
 def describe(argv: Sequence[str], returncode: int, output: str) -> str:
     """The evidence of a failure: command, exit code or signal, last lines."""
-    if returncode < 0:
-        ending = f"was killed by {signal.Signals(-returncode).name}"
-    else:
-        ending = f"exited with {returncode}"
+    killed = returncode < 0
+    ending = f"was killed by {signal.Signals(-returncode).name}" if killed else f"exited with {returncode}"
     lines = output.strip().splitlines()[-_EVIDENCE_LINES:]
     return "\n".join([f"{shlex.join(argv)} {ending}", *lines])
 
 
-def run(  # noqa: PLR0913 - one door for every program; each argument is a thing callers really vary
+def run(
     argv: Sequence[str],
     *,
     timeout: float,
@@ -89,6 +87,7 @@ class Child:
     def __init__(self, popen: subprocess.Popen[str], argv: tuple[str, ...]) -> None:
         self.popen = popen
         self.argv = argv
+        self.released = False
 
     @property
     def pid(self) -> int:
@@ -98,20 +97,17 @@ class Child:
     @property
     def stdin(self) -> IO[str]:
         """Its standard input; only with `spawn(..., stdin=True)`."""
-        assert self.popen.stdin is not None
-        return self.popen.stdin
+        return _piped(self.popen.stdin)
 
     @property
     def stdout(self) -> IO[str]:
         """Its standard output, as text."""
-        assert self.popen.stdout is not None
-        return self.popen.stdout
+        return _piped(self.popen.stdout)
 
     @property
     def stderr(self) -> IO[str]:
         """Its standard error, as text."""
-        assert self.popen.stderr is not None
-        return self.popen.stderr
+        return _piped(self.popen.stderr)
 
     def poll(self) -> int | None:
         """The exit code, or None while it runs."""
@@ -139,6 +135,11 @@ class Child:
                 self.kill()
         return self.popen.wait()
 
+    def release(self) -> None:
+        """Let it live on beyond the block that started it. Its pipes are closed there; a thread reaps it."""
+        self.released = True
+        threading.Thread(target=self.popen.wait, daemon=True).start()
+
     def kill(self) -> None:
         """SIGKILL and reap."""
         self.popen.kill()
@@ -146,21 +147,21 @@ class Child:
 
 
 @contextmanager
-def spawn(  # noqa: PLR0913 - see run()
+def spawn(
     argv: Sequence[str],
     *,
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
     secrets: Mapping[str, str] | None = None,
     stdin: bool = False,
-    stdout: int | IO[bytes] | None = None,
+    output: IO[bytes] | None = None,
     own_session: bool = False,
     die_with_parent: bool = True,
 ) -> Iterator[Child]:
-    """Start a program; at the end of the block it is terminated if it still runs.
+    """Start a program; at the end of the block it is terminated if it still runs and was not released.
 
-    `env` is added to ours (with LANG=C.UTF-8, which borg and qemu-img need for stable messages). `stdout` is a file
-    to write to instead of a pipe. `own_session` keeps signals to our process group away from it.
+    `env` is added to ours (with LANG=C.UTF-8, which borg and qemu-img need for stable messages). `output` is a file
+    that takes stdout and stderr instead of two pipes. `own_session` keeps signals to our process group away from it.
 
     Raises CommandNotFound.
     """
@@ -175,8 +176,8 @@ def spawn(  # noqa: PLR0913 - see run()
             popen = subprocess.Popen(
                 list(argv),
                 stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-                stdout=subprocess.PIPE if stdout is None else stdout,
-                stderr=subprocess.PIPE,
+                stdout=output or subprocess.PIPE,
+                stderr=output or subprocess.PIPE,
                 text=True,
                 encoding="utf-8",
                 errors="replace",
@@ -184,7 +185,7 @@ def spawn(  # noqa: PLR0913 - see run()
                 cwd=cwd,
                 pass_fds=tuple(descriptors.values()),
                 start_new_session=own_session,
-                preexec_fn=_prepare_child(os.getpid()) if die_with_parent else None,
+                preexec_fn=_prepare_child(os.getpid()) if die_with_parent else None,  # noqa: PLW1509 - see there
             )
         except (FileNotFoundError, PermissionError) as error:
             raise CommandNotFound(
@@ -199,15 +200,25 @@ def spawn(  # noqa: PLR0913 - see run()
     try:
         yield child
     finally:
-        child.terminate()
+        if not child.released:
+            child.terminate()
         for stream in (popen.stdin, popen.stdout, popen.stderr):
             if stream is not None:
                 with suppress(BrokenPipeError):
                     stream.close()
 
 
+def _piped(stream: IO[str] | None) -> IO[str]:
+    if stream is None:
+        raise ValueError("the program was started without this pipe")
+    return stream
+
+
 def _prepare_child(parent: int) -> Callable[[], None]:
-    """What the child does between fork and exec: default signals, and die when the run that started it dies."""
+    """What the child does between fork and exec: default signals, and die when the run that started it dies.
+
+    It takes no lock and allocates nothing of note, so the danger of preexec_fn in threaded programs does not arise.
+    """
 
     def prepare() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

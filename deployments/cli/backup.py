@@ -1,0 +1,139 @@
+"""`vmborg backup`: run the flow backup-vm for the VMs named, one after the other."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from deployments.cli.context import Context, pass_context
+from deployments.cli.output import error_data
+from deployments.cli.words import size
+from deployments.embedded import prefect_api, quiet_environment
+from infra.errors import UsageError, VmborgError
+
+if TYPE_CHECKING:
+    from tasks.report import BackupResult
+
+PARTIAL_EXIT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one VM's backup ended."""
+
+    vm: str
+    state: str  # complete, partial, failed
+    result: "BackupResult | None" = None
+    error: VmborgError | None = None
+
+
+@click.command
+@click.argument("vms", metavar="VM…", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every VM that the configuration does not exclude.")
+@pass_context
+def command(context: Context, *, vms: tuple[str, ...], everything: bool) -> int:
+    """Back up VMs now, live; each becomes one complete archive.
+
+    Exit code 1 if a VM failed, 3 if one is partial (a writable disk is neither covered nor excluded).
+    """
+    if bool(vms) == everything:
+        raise UsageError("Say which VMs: either their names or --all.", remedy="See `vmborg backup --help`.")
+    config = context.config
+    names = _all_names(context) if everything else list(dict.fromkeys(vms))
+    quiet_environment(_console_level(context))
+    importing = threading.Thread(target=import_module, args=("flows.backup_vm",))
+    importing.start()  # 2 s of imports, while the temporary Prefect server starts
+    with prefect_api(config.state_dir):
+        importing.join()
+        outcomes = [_back_up(context, name) for name in names]
+    _print(context, outcomes)
+    return _exit_code(outcomes)
+
+
+def _all_names(context: Context) -> list[str]:
+    from tasks.job import covered_names
+
+    names = covered_names(context.config, context.hypervisor())
+    if not names:
+        raise UsageError(
+            "There is no VM to back up.",
+            evidence=f"{context.config.hypervisor.uri} has none that vms.exclude leaves",
+            remedy="See `virsh list --all` and vms.exclude.",
+        )
+    return names
+
+
+def _console_level(context: Context) -> str:
+    if context.verbose:
+        return "DEBUG"
+    # On a terminal the bar tells how far it is; elsewhere the log lines do.
+    return "WARNING" if context.json or context.output.stderr.isatty() else "INFO"
+
+
+def _back_up(context: Context, name: str) -> Outcome:
+    from flows.backup_vm import PARTIAL, backup_vm
+    from tasks.progress import Progress, listening
+
+    path = str(context.config_path) if context.config_path else None
+    with context.output.progress(f"{name}: preparing") as bar:
+
+        def show(progress: Progress) -> None:
+            bar.update(progress.done, total=progress.total, text=f"{name}: reading")
+
+        with listening(show):
+            state: Any = backup_vm(name, path, return_state=True)
+    data = state.result(raise_on_failure=False)
+    if isinstance(data, VmborgError):
+        context.output.error_of(name, data)
+        return Outcome(name, "failed", error=data)
+    if isinstance(data, BaseException):
+        error = VmborgError(f"The run of {name!r} ended unexpectedly.", evidence=f"{type(data).__name__}: {data}")
+        context.output.error_of(name, error)
+        return Outcome(name, "failed", error=error)
+    return Outcome(name, "partial" if state.name == PARTIAL else "complete", result=data)
+
+
+def _print(context: Context, outcomes: Sequence[Outcome]) -> None:
+    context.output.document({"backups": [_data(outcome) for outcome in outcomes]})
+    done = [outcome.result for outcome in outcomes if outcome.result]
+    context.output.table(
+        ("VM", "state", "archive", "consistency", "frozen", "size", "new", "seconds"),
+        [
+            (
+                result.vm,
+                "partial" if result.partial else "complete",
+                result.archive,
+                result.consistency,
+                f"{result.frozen_ms} ms",
+                size(result.original),
+                size(result.stored),
+                f"{result.seconds:.1f}",
+            )
+            for result in done
+        ],
+        right=("frozen", "size", "new", "seconds"),
+    )
+    for result in done:
+        for disk in result.uncovered:
+            context.output.note(f"{result.vm}: not covered: {disk}")
+        for action in result.recovered:
+            context.output.note(f"{result.vm}: recovered first: {action}")
+
+
+def _data(outcome: Outcome) -> dict[str, object]:
+    return {
+        "vm": outcome.vm,
+        "state": outcome.state,
+        "result": outcome.result,
+        "error": error_data(outcome.error) if outcome.error else None,
+    }
+
+
+def _exit_code(outcomes: Sequence[Outcome]) -> int:
+    errors = [outcome.error for outcome in outcomes if outcome.error]
+    if errors:
+        return max(error.exit_code for error in errors) if len(errors) == len(outcomes) else 1
+    return PARTIAL_EXIT if any(outcome.state == "partial" for outcome in outcomes) else 0

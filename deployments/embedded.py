@@ -1,0 +1,161 @@
+"""Prefect without a server: a temporary API for one command, that calls nobody and that nobody else may use.
+
+A flow needs a Prefect API. PREFECT_API_URL or a Prefect profile names one; otherwise this module starts Prefect's
+server application on a free loopback port, as Prefect's own "ephemeral mode" does, with two differences: it starts
+beside the command's own work (Prefect starts it after importing the whole server a second time), and it asks for a
+password that only this command knows. Its database is kept under `state_dir`; the migrations, 15 s of work, were done
+by `make setup` into a template that is copied here.
+"""
+
+import http.client
+import os
+import secrets
+import shutil
+import socket
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from infra.errors import ProcessError
+from infra.model import StateDir
+from infra.process import Child, spawn
+
+TEMPLATE = Path(sys.prefix) / "share" / "vmborg" / "prefect.db"
+
+_START_TIMEOUT_S = 120.0
+_POLL_S = 0.05
+_DRAIN_S = 10.0
+_QUIET = {
+    # Both are needed: Prefect 3.8.8 still tries to send telemetry with the first one alone.
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLI_PROMPT": "false",
+}
+
+
+def quiet_environment(console_level: str) -> None:
+    """Set what Prefect reads from the environment; call it before the first import of prefect.
+
+    What the caller's environment says already wins. `console_level` is the level of run logs on stderr.
+    """
+    for name, value in {**_QUIET, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": console_level}.items():
+        os.environ.setdefault(name, value)
+
+
+def configured_api() -> str:
+    """The API that PREFECT_API_URL or the active Prefect profile names; "" for none."""
+    named = os.environ.get("PREFECT_API_URL", "")
+    if named:
+        return named
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    path = Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml"))
+    try:
+        profiles: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ""
+    active = os.environ.get("PREFECT_PROFILE", profiles.get("active", ""))
+    return str(profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL", ""))
+
+
+@contextmanager
+def prefect_api(state_dir: Path) -> Iterator[None]:
+    """Have a Prefect API for the flows run in this block. Nothing is started when one is configured.
+
+    While the server starts, the caller may import prefect in another thread. Raises ProcessError.
+    """
+    if configured_api():
+        yield
+        return
+    home = StateDir(state_dir).prefect
+    _place_database(home)
+    port, password = _free_port(), f"vmborg:{secrets.token_urlsafe(16)}"
+    os.environ["PREFECT_SERVER_API_AUTH_STRING"] = password
+    with (
+        (home / "server.log").open("wb") as log,
+        spawn(_server_command(port), env=_server_environment(home), output=log) as server,
+    ):
+        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+        os.environ["PREFECT_API_AUTH_STRING"] = password
+        try:
+            _wait_until_healthy(server, port, home / "server.log")
+            yield
+        finally:
+            if server.poll() is None:
+                _hand_over()
+            for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"):
+                os.environ.pop(name, None)
+
+
+def _hand_over() -> None:
+    """Send what Prefect still holds back: its log and event workers would wait a minute for a server that is gone."""
+    if "prefect" not in sys.modules:
+        return
+    from prefect.events.worker import EventsWorker  # noqa: PLC0415 - never import prefect just to end
+    from prefect.logging.handlers import APILogWorker  # noqa: PLC0415
+
+    APILogWorker.drain_all(timeout=_DRAIN_S)
+    EventsWorker.drain_all(timeout=_DRAIN_S)
+
+
+def _server_command(port: int) -> list[str]:
+    return [
+        sys.executable,
+        *("-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
+        *("--host", "127.0.0.1", "--port", str(port)),
+        *("--log-level", "error", "--lifespan", "on"),
+    ]  # fmt: skip
+
+
+def _server_environment(home: Path) -> dict[str, str]:
+    return {
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
+        "PREFECT_UI_ENABLED": "0",
+        "PREFECT__SERVER_EPHEMERAL": "1",
+        "PREFECT__SERVER_FINAL": "1",
+        "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
+    }
+
+
+def _place_database(home: Path) -> None:
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database = home / "prefect.db"
+    if database.exists() or not TEMPLATE.exists():
+        return
+    copy = home / f"prefect.{os.getpid()}"
+    shutil.copyfile(TEMPLATE, copy)
+    copy.chmod(0o600)
+    copy.rename(database)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_healthy(server: Child, port: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while not _healthy(port):
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise ProcessError(
+                "The temporary Prefect server did not start.",
+                evidence=log.read_text(encoding="utf-8", errors="replace")[-2000:],
+                remedy="Look at this log, run `make setup` again, or name a running server with PREFECT_API_URL.",
+            )
+        time.sleep(_POLL_S)
+
+
+def _healthy(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/api/health")
+        return connection.getresponse().status == HTTPStatus.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,42 @@
+"""Put every VM back that a dead run left on overlays: for a schedule, and for a host's boot before guests start."""
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from tasks.job import load_config
+from tasks.logs import forward_to_run
+from tasks.policy import step
+from tasks.recovery import Recovery, recover_all
+
+
+@step("recover")
+def recover_host(config: str | None) -> list[Recovery]:
+    """Recover each open journal entry of this host; see tasks.recovery.recover_all for the errors."""
+    return recover_all(load_config(config))
+
+
+@flow(name="reconcile", persist_result=False)
+def reconcile(config: str | None = None) -> State[list[Recovery]]:
+    """Recover what dead runs left on this host. Failed when a VM could not be put back.
+
+    Args:
+        config: Path of the configuration on the host that runs this; its default is /etc/vmborg/vmborg.yaml.
+    """
+    forward_to_run()
+    recoveries = recover_host(config)
+    if recoveries:
+        create_table_artifact(key="reconcile", table=[_row(recovery) for recovery in recoveries])
+    stuck = [recovery.name for recovery in recoveries if recovery.error and not recovery.busy]
+    if stuck:
+        return Failed(message=f"Still on an overlay: {', '.join(stuck)}", data=recoveries)
+    return Completed(message=f"{len(recoveries)} open runs looked at", data=recoveries)
+
+
+def _row(recovery: Recovery) -> dict[str, str]:
+    return {
+        "VM": recovery.name,
+        "done": "; ".join(recovery.actions),
+        "left": recovery.error.splitlines()[0] if recovery.error else "",
+    }

@@ -1,0 +1,218 @@
+"""Steps that act on the repository: create the archive from the frozen bases, verify what borg stored."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from infra.borg.client import CreateResult
+from infra.borg.comment import render_comment
+from infra.borg.names import unfinished
+from infra.errors import ArchiveIncomplete, ArchiveNotFound, DomainStateChanged, VmborgError, WindowExceeded
+from infra.hypervisor.guard import OverlayGuard
+from infra.manifest import ARCHIVE_DIR, expected_items
+from infra.model import ImageKind
+from tasks.domains import FrozenPoint, image_stamps
+from tasks.job import BackupJob
+from tasks.policy import step
+from tasks.progress import ProgressReporter
+
+logger = logging.getLogger("vmborg.backup")
+
+VERIFY_TIMEOUT_S = 900.0
+_WATCH_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFigures:
+    """One disk in the run's report; bytes."""
+
+    target: str
+    size: int  # what the guest sees
+    read: int  # read from storage for this archive; 0 when borg knew the file to be unchanged
+    stored: int  # new data in the repository after deduplication and compression
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveFigures:
+    """What a verified archive holds and cost; bytes and seconds."""
+
+    archive: str
+    disks: tuple[DiskFigures, ...]
+    original: int
+    stored: int
+    seconds: float
+
+
+class _Stop:
+    """Why the copy has to end early, told by whoever watches; the first reason counts."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.error: VmborgError | None = None
+
+    def __call__(self, error: VmborgError) -> None:
+        if self.error is None:
+            self.error = error
+            self.event.set()
+
+
+@step("create")
+def create_archive(job: BackupJob, point: FrozenPoint) -> CreateResult:
+    """`borg create` of the frozen images, under a name that says unfinished until verify.
+
+    Raises WindowExceeded (space or deadline), DomainStateChanged (a shut-off domain was started), ArchiveIncomplete
+    (a warning touched an image, or an image moved under the copy), and borg's typed errors. No archive is left then.
+    """
+    total = sum(image.size for disk in point.facts.covered for image in disk.chain)
+    reporter = ProgressReporter(source=job.name, key=f"backup-{job.uuid}", total=total)
+    stamps = image_stamps(point.facts)
+    stop = _Stop()
+    try:
+        with _watching(job, point, stop):
+            result = job.repository.create(
+                job.unfinished_archive,
+                _paths(job, point),
+                comment=render_comment(_comment(job, point)),
+                read_special=_has_block_device(point),
+                files_cache_suffix=job.uuid,
+                on_progress=lambda progress: reporter.report(progress.original_size, progress.path),
+                stop=stop.event,
+            )
+        if stop.error is not None:
+            raise stop.error
+        _require_unmoved(stamps, image_stamps(point.facts))
+    except VmborgError as error:
+        drop_unfinished(job)
+        if stop.error is not None and error is not stop.error:
+            raise stop.error from error
+        raise
+    reporter.finish()
+    return result
+
+
+def _paths(job: BackupJob, point: FrozenPoint) -> list[str]:
+    images = dict.fromkeys(image.path for disk in point.facts.covered for image in disk.chain)
+    return [*images, f"{job.staging}/./{ARCHIVE_DIR}"]
+
+
+def _has_block_device(point: FrozenPoint) -> bool:
+    return any(image.kind is ImageKind.BLOCK for disk in point.facts.covered for image in disk.chain)
+
+
+def _comment(job: BackupJob, point: FrozenPoint) -> dict[str, str]:
+    return {
+        "v": "1",
+        "vm": job.name,
+        "uuid": job.uuid,
+        "host": job.config.hypervisor.name,
+        "time": job.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "consistency": point.freeze.consistency,
+        "frozen_ms": str(point.freeze.frozen_ms),
+        "disks": ",".join(f"{disk.target}:{disk.base.virtual_size}" for disk in point.facts.covered),
+        "uncovered": ",".join(disk.target for disk in point.facts.uncovered),
+        "layout": "image",
+    }
+
+
+@contextmanager
+def _watching(job: BackupJob, point: FrozenPoint, stop: _Stop) -> Iterator[None]:
+    """Live: guard the overlays' space and the window's deadline. Shut off: look whether somebody starts the domain."""
+    if point.overlays:
+        guard = OverlayGuard(
+            point.overlays,
+            min_free=job.policy.min_free,
+            deadline=job.policy.create_deadline,
+            on_stop=lambda reason: stop(_window_exceeded(reason)),
+        )
+        with guard:
+            yield
+        return
+    done = threading.Event()
+    watcher = threading.Thread(target=_watch_start, args=(job, stop, done), name="watch-start", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+    if job.domain.active():
+        stop(_started(job))
+
+
+def _watch_start(job: BackupJob, stop: _Stop, done: threading.Event) -> None:
+    while not done.wait(_WATCH_INTERVAL_S):
+        try:
+            if job.domain.active():
+                stop(_started(job))
+                return
+        except VmborgError as error:
+            stop(error)
+            return
+
+
+def _started(job: BackupJob) -> DomainStateChanged:
+    return DomainStateChanged(
+        f"The VM {job.name!r} was started while its shut-off images were read; that archive is discarded.",
+        evidence="libvirt says the domain is active",
+        remedy="None needed: the backup goes on the live way.",
+    )
+
+
+def _window_exceeded(reason: str) -> WindowExceeded:
+    return WindowExceeded(
+        "The copy was ended early so that the guest does not meet a full disk.",
+        evidence=reason,
+        remedy="Give the overlays' file system more room, raise create_deadline, or back up when it writes less.",
+    )
+
+
+def _require_unmoved(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> None:
+    moved = sorted(path for path, stamp in before.items() if after[path] != stamp)
+    if moved:
+        raise ArchiveIncomplete(
+            "An image that should have stood still was written to while it was read.",
+            evidence="\n".join(moved),
+            remedy="Look for another program that writes to it; the archive was deleted.",
+        )
+
+
+def drop_unfinished(job: BackupJob) -> None:
+    """Delete this run's unfinished archive if borg kept one; a repository that does not answer is only logged."""
+    try:
+        job.repository.delete([job.unfinished_archive])
+    except ArchiveNotFound:
+        return
+    except VmborgError as error:
+        logger.warning("the unfinished archive %s could not be deleted: %s", job.unfinished_archive, error.brief)
+
+
+@step("verify", retries=True, timeout_s=VERIFY_TIMEOUT_S)
+def verify_archive(job: BackupJob, point: FrozenPoint, created: CreateResult) -> ArchiveFigures:
+    """Compare what borg stored with the manifest, then give the archive its final name.
+
+    Raises ArchiveIncomplete (the archive is deleted), and borg's typed errors.
+    """
+    items = {item.path: item for item in job.repository.items(job.unfinished_archive)}
+    wrong: list[str] = []
+    for path, size in expected_items(point.manifest).items():
+        if path not in items:
+            wrong.append(f"{path}: not in the archive")
+        elif size is not None and items[path].size != size:
+            wrong.append(f"{path}: {items[path].size} bytes stored, {size} expected")
+    if wrong:
+        drop_unfinished(job)
+        raise ArchiveIncomplete(
+            "What borg stored is not what the manifest promises; the archive was deleted.",
+            evidence="\n".join(wrong),
+            remedy="Run the backup again; if it happens twice, look at the storage of these images.",
+        )
+    job.repository.rename(unfinished(job.archive), job.archive)
+    return ArchiveFigures(
+        archive=job.archive,
+        disks=tuple(_figures(disk.target, point, created, items) for disk in point.facts.covered),
+        original=created.original_size,
+        stored=created.deduplicated_size,
+        seconds=created.seconds,
+    )

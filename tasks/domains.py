@@ -1,0 +1,238 @@
+"""Steps that act on the domain: inspect, recover, preflight, snapshot, pivot."""
+
+import logging
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from infra.errors import DomainBusy, FreezeFailed, NoSpace, VmborgError
+from infra.hypervisor.freeze import frozen_window
+from infra.hypervisor.inspect import inspect
+from infra.hypervisor.snapshot import overlay_path, take_snapshot
+from infra.manifest import Manifest
+from infra.model import (
+    Consistency,
+    Disk,
+    DomainFacts,
+    FreezeReport,
+    JournalEntry,
+    Overlay,
+    Phase,
+    PutBackReport,
+    Quiesce,
+    Verdict,
+)
+from tasks import staging
+from tasks.job import BackupJob
+from tasks.policy import step
+from tasks.recovery import Recovery, close_run, recover_entry
+
+logger = logging.getLogger("vmborg.backup")
+
+INSPECT_TIMEOUT_S = 120.0
+PREFLIGHT_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenPoint:
+    """The instant that an archive holds: what is on disk, and how still the guest was."""
+
+    facts: DomainFacts
+    overlays: tuple[Overlay, ...]  # empty for a shut-off domain
+    freeze: FreezeReport
+    manifest: Manifest
+
+
+@step("inspect", retries=True, timeout_s=INSPECT_TIMEOUT_S)
+def inspect_domain(job: BackupJob) -> DomainFacts:
+    """State, definitions and disks of the domain; refuse it while somebody else works on its disks.
+
+    Raises DomainNotFound, DomainBusy, DiskMissing, ImageError, UsageError (an excluded disk that it does not have).
+    """
+    facts = inspect(job.domain, exclude_disks=job.policy.exclude_disks)
+    for disk in facts.disks:
+        how = logger.warning if disk.verdict is Verdict.UNCOVERED else logger.info
+        how("%s: %s, %s%s", disk.target, disk.verdict, disk.source or "no medium", _because(disk))
+    _refuse_busy(facts)
+    return facts
+
+
+def _because(disk: Disk) -> str:
+    return f" ({disk.reason})" if disk.reason else ""
+
+
+def _refuse_busy(facts: DomainFacts) -> None:
+    if facts.block_jobs:
+        raise DomainBusy(
+            f"The VM {facts.name!r} has a block job on {', '.join(facts.block_jobs)} that is not ours.",
+            evidence="libvirt: virDomainGetBlockJobInfo",
+            remedy="Wait for it, or end it (`virsh blockjob DOMAIN DISK --abort`), then back up again.",
+        )
+    if facts.job:
+        raise DomainBusy(
+            f"The VM {facts.name!r} is busy: {facts.job}.",
+            evidence="libvirt: virDomainGetJobStats",
+            remedy="Wait for it, or end it (`virsh domjobabort DOMAIN`), then back up again.",
+        )
+    if not facts.covered:
+        raise DomainBusy(
+            f"The VM {facts.name!r} has no disk that could be backed up.",
+            evidence="; ".join(f"{disk.target}: {disk.verdict} {disk.reason}" for disk in facts.disks) or "no disks",
+            remedy="Exclude the VM, or take a disk out of exclude_disks.",
+        )
+
+
+@step("recover")
+def recover_leftovers(job: BackupJob) -> Recovery | None:
+    """Put the domain back if an earlier run died on it. None when the journal holds nothing.
+
+    Raises RecoveryFailed, CommitFailed, ThawUnconfirmed: no snapshot is ever taken on top of a leftover.
+    """
+    entry = job.journal.read(job.uuid)
+    if entry is None:
+        return None
+    logger.warning("an earlier run of %s did not end by itself; putting the domain back", job.name)
+    recovery = recover_entry(job.config, job.hypervisor, job.journal, entry)
+    for action in recovery.actions:
+        logger.warning("recovered: %s", action)
+    return recovery
+
+
+@step("preflight", retries=True, timeout_s=PREFLIGHT_TIMEOUT_S)
+def preflight(job: BackupJob, facts: DomainFacts) -> None:
+    """Everything that can be known to fail before the guest is touched.
+
+    Raises NoSpace, FreezeFailed (policy `require` without an agent), RepositoryNotFound, RepositoryLocked,
+    PassphraseWrong, RepositoryInvalid.
+    """
+    if facts.running:
+        _require_space(job, facts)
+        if job.policy.quiesce is Quiesce.REQUIRE and not facts.has_agent:
+            raise FreezeFailed(
+                f"The VM {facts.name!r} has no guest agent, and its policy is `quiesce: require`.",
+                evidence="the channel org.qemu.guest_agent.0 is not connected",
+                remedy="Install and start qemu-guest-agent in the guest, or set `quiesce: try`.",
+            )
+    job.repository.probe()
+
+
+def _require_space(job: BackupJob, facts: DomainFacts) -> None:
+    directories = {str(Path(overlay.path).parent) for overlay in plan_overlays(job, facts)}
+    for directory in sorted(directories):
+        free = shutil.disk_usage(directory).free
+        if free < job.policy.min_free_start:
+            raise NoSpace(
+                f"There is too little space for the overlays of {facts.name!r}.",
+                evidence=f"{directory}: {free} bytes free, {job.policy.min_free_start} wanted before a snapshot",
+                remedy="Free some space there, or lower vms.defaults.min_free_start.",
+            )
+
+
+def plan_overlays(job: BackupJob, facts: DomainFacts) -> tuple[Overlay, ...]:
+    """The overlay that each covered disk will get, unique to this run."""
+    return tuple(
+        Overlay(
+            target=disk.target,
+            base=disk.base.path,
+            base_kind=disk.base.kind,
+            base_format=disk.base.format,
+            path=overlay_path(disk.base, disk.target, job.run_id, job.config.hypervisor.overlay_dir),
+        )
+        for disk in facts.covered
+    )
+
+
+@step("snapshot")
+def freeze_and_snapshot(job: BackupJob, facts: DomainFacts) -> FrozenPoint:
+    """Make the disks stand still: journal, freeze, one atomic snapshot of all disks, firmware state, thaw.
+
+    A shut-off domain needs none of that. Raises FreezeFailed, ThawUnconfirmed, SnapshotFailed, JournalError.
+    """
+    directory = staging.prepare(job)
+    boot_files = staging.copy_boot_files(directory, facts)
+    overlays = plan_overlays(job, facts) if facts.running else ()
+    if overlays:
+        firmware, report = _snapshot_live(job, facts, overlays, directory)
+    else:
+        firmware = staging.copy_firmware_state(directory, facts)
+        report = FreezeReport(Consistency.OFFLINE, "the domain was shut off")
+    manifest = staging.write_manifest(
+        job,
+        directory,
+        facts,
+        freeze=report,
+        boot_files=(*firmware.boot_files, *boot_files),
+        tpm=firmware.tpm,
+        autostart=job.domain.autostart(),
+    )
+    logger.info("consistency: %s (%s), frozen for %d ms", report.consistency, report.reason, report.frozen_ms)
+    return FrozenPoint(facts, overlays, report, manifest)
+
+
+def _snapshot_live(
+    job: BackupJob, facts: DomainFacts, overlays: tuple[Overlay, ...], directory: Path
+) -> tuple[staging.FirmwareState, FreezeReport]:
+    entry = JournalEntry(
+        run_id=job.run_id,
+        uuid=facts.uuid,
+        name=facts.name,
+        hypervisor=job.config.hypervisor.name,
+        started=job.started,
+        phase=Phase.PREPARED,
+        overlays=overlays,
+        repository=job.policy.repository,
+        archive=job.unfinished_archive,
+    )
+    job.journal.write(entry)
+    with frozen_window(
+        job.domain,
+        uri=job.hypervisor.uri,
+        policy=job.policy.quiesce,
+        mountpoints=job.policy.freeze_mountpoints,
+        agent_timeout=job.policy.agent_timeout,
+        deadline=job.policy.freeze_deadline,
+        on_freeze=lambda: job.journal.write(replace(entry, freeze=True)),
+    ) as window:
+        take_snapshot(job.domain, facts, overlays)
+        firmware = staging.copy_firmware_state(directory, facts)
+    job.journal.write(replace(entry, phase=Phase.SNAPSHOTTED, freeze=not window.report.thaw_confirmed))
+    return firmware, window.report
+
+
+@step("pivot")
+def put_domain_back(job: BackupJob) -> PutBackReport | None:
+    """Commit every overlay into its base, pivot, verify, unlink, close the journal. None if nothing was open.
+
+    Raises CommitFailed, RecoveryFailed, ThawUnconfirmed; the journal stays open and recover, the next backup and the
+    scheduled reconcile try again.
+    """
+    entry = job.journal.read(job.uuid)
+    if entry is None:
+        return None
+    report = close_run(job.config, job.hypervisor, job.journal, entry)
+    logger.info("the domain is back on its bases")
+    return report
+
+
+def still_shut_off(job: BackupJob) -> bool:
+    """Whether a domain that was shut off still is. Raises HypervisorUnreachable."""
+    try:
+        return not inspect_running(job)
+    except VmborgError:
+        logger.warning("%s cannot be looked at now", job.name)
+        raise
+
+
+def inspect_running(job: BackupJob) -> bool:
+    """Whether a qemu process holds the domain's disks now."""
+    return job.domain.active()
+
+
+def image_stamps(facts: DomainFacts) -> dict[str, tuple[int, int]]:
+    """Size and modification time (ns) of every image file that a backup reads: none may move while it is read."""
+    stamps: dict[str, tuple[int, int]] = {}
+    for disk in facts.covered:
+        for image in disk.chain:
+            status = Path(image.path).stat()
+            stamps[image.path] = (status.st_size, status.st_mtime_ns)
+    return stamps

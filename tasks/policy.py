@@ -1,0 +1,52 @@
+"""How every step runs under Prefect: no caching, no stored results, retries only for transient errors.
+
+Prefect transactions are not used: a retried task rolls its siblings back, which here would take an overlay away under
+a running copy (docs/adr/0003).
+"""
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, cast
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+
+from infra.errors import VmborgError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RETRY_DELAYS_S = [2.0, 10.0]
+
+
+def is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Prefect's retry condition: the error itself says whether the same call may succeed later."""
+    error = state.data if isinstance(state.data, BaseException) else _error_of(state)
+    return isinstance(error, VmborgError) and error.transient
+
+
+def _error_of(state: State[Any]) -> object:
+    return state.result(raise_on_failure=False)  # pyright: ignore[reportUnknownMemberType]
+
+
+def step(name: str, *, retries: bool = False, timeout_s: float | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a function one named step of a flow.
+
+    `retries` repeats it twice on transient errors. `timeout_s` fails it after that many seconds; steps that change
+    the domain carry their own deadlines instead, because Prefect's time limit may strike between two calls.
+    """
+
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
+        made = task(
+            name=name,
+            task_run_name=name,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            retries=len(RETRY_DELAYS_S) if retries else 0,
+            retry_delay_seconds=RETRY_DELAYS_S if retries else 0,
+            retry_condition_fn=is_transient if retries else None,
+            timeout_seconds=timeout_s,
+        )(function)
+        return cast("Task[P, R]", made)
+
+    return decorate

@@ -1,0 +1,109 @@
+"""What a run leaves behind for people: a table in the dashboard, an event for automations, a result for the command."""
+
+import logging
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from prefect.artifacts import create_table_artifact
+from prefect.events import emit_event
+
+from tasks.archives import ArchiveFigures
+from tasks.domains import FrozenPoint
+from tasks.job import BackupJob
+from tasks.policy import step
+
+logger = logging.getLogger("vmborg.backup")
+
+ARCHIVE_CREATED = "vmborg.archive.created"
+
+_KIBI = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class BackupResult:
+    """One VM's backup, as `vmborg backup --json` prints it. Sizes in bytes, `frozen_ms` in milliseconds."""
+
+    vm: str
+    uuid: str
+    archive: str
+    repository: str
+    consistency: str
+    consistency_reason: str
+    frozen_ms: int
+    original: int
+    stored: int
+    seconds: float  # of the create step
+    disks: tuple[dict[str, Any], ...]
+    uncovered: tuple[str, ...]
+    recovered: tuple[str, ...]  # what an earlier run's leftovers needed
+
+    @property
+    def partial(self) -> bool:
+        """Whether a writable disk is missing that nobody excluded."""
+        return bool(self.uncovered)
+
+
+@step("report")
+def publish(job: BackupJob, point: FrozenPoint, figures: ArchiveFigures, recovered: tuple[str, ...]) -> BackupResult:
+    """Write the run's table artifact and emit the event `vmborg.archive.created`."""
+    result = BackupResult(
+        vm=job.name,
+        uuid=job.uuid,
+        archive=figures.archive,
+        repository=job.policy.repository,
+        consistency=point.freeze.consistency.value,
+        consistency_reason=point.freeze.reason,
+        frozen_ms=point.freeze.frozen_ms,
+        original=figures.original,
+        stored=figures.stored,
+        seconds=figures.seconds,
+        disks=tuple(asdict(disk) for disk in figures.disks),
+        uncovered=tuple(f"{disk.target}: {disk.reason}" for disk in point.facts.uncovered),
+        recovered=recovered,
+    )
+    create_table_artifact(
+        key=f"backup-result-{job.uuid}",
+        table=[_row(disk, result) for disk in result.disks],
+        description=_describe(result),
+    )
+    emit_event(
+        event=ARCHIVE_CREATED,
+        resource={
+            "prefect.resource.id": f"vmborg.vm.{job.config.hypervisor.name}.{job.uuid}",
+            "prefect.resource.name": job.name,
+        },
+        payload={"archive": result.archive, "partial": result.partial, "consistency": result.consistency},
+    )
+    logger.info("archive %s: %d bytes read into it, %d stored", result.archive, result.original, result.stored)
+    return result
+
+
+def _row(disk: dict[str, Any], result: BackupResult) -> dict[str, Any]:
+    return {
+        "disk": disk["target"],
+        "size": human_bytes(disk["size"]),
+        "read": human_bytes(disk["read"]),
+        "stored": human_bytes(disk["stored"]),
+        "frozen ms": result.frozen_ms,
+        "consistency": result.consistency,
+    }
+
+
+def _describe(result: BackupResult) -> str:
+    lines = [
+        f"**{result.vm}** is in `{result.repository}` as `{result.archive}`.",
+        f"Consistency: {result.consistency} ({result.consistency_reason}).",
+    ]
+    lines += [f"**Not covered:** {disk}" for disk in result.uncovered]
+    lines += [f"Recovered first: {action}" for action in result.recovered]
+    return "\n\n".join(lines)
+
+
+def human_bytes(count: int) -> str:
+    """`count` bytes in the largest binary unit that keeps one digit before the point."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < _KIBI:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= _KIBI
+    return f"{value:.1f} TiB"

@@ -1,0 +1,32 @@
+"""From a configured repository to one that borg can be asked about."""
+
+from infra.borg.client import Repository
+from infra.config.models import Config
+from infra.config.secrets import resolve
+from infra.errors import UsageError
+from infra.model import StateDir
+
+
+def open_repository(config: Config, name: str) -> Repository:
+    """The repository of this name in the configuration, with its passphrase read.
+
+    Raises UsageError (no such repository) and ConfigError (the passphrase cannot be read). borg is not started yet.
+    """
+    settings = config.repositories.get(name)
+    if settings is None:
+        raise UsageError(
+            f"There is no repository {name!r} in the configuration.",
+            evidence=f"known: {', '.join(sorted(config.repositories)) or 'none'}",
+            remedy="Name one of these, or add it under `repositories:`.",
+        )
+    return Repository(
+        name=name,
+        location=settings.location,
+        passphrase=resolve(settings.passphrase) if settings.passphrase else None,
+        encryption=settings.encryption,
+        compression=settings.compression,
+        base_dir=StateDir(config.state_dir).borg,
+        lock_wait=settings.lock_wait,
+        remote_path=settings.remote_path,
+        rsh=settings.rsh,
+    )

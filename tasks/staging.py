@@ -1,0 +1,153 @@
+"""The metadata directory of an archive: definitions, firmware state, boot files and the manifest, put together on disk.
+
+borg is given `<state>/runs/<uuid>/./vmborg`, so the archive holds it as `vmborg/` (borg strips what stands before
+`/./`, since 1.4.0). The manifest is written last, after the snapshot: borg never keeps the file with the newest
+timestamp of an archive in its files cache, and so it is the manifest, not a disk, that is read again next time.
+"""
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from infra.errors import DiskMissing
+from infra.manifest import (
+    ARCHIVE_DIR,
+    Manifest,
+    ManifestBootFile,
+    ManifestDisk,
+    ManifestImage,
+    ManifestTpm,
+    render,
+)
+from infra.model import Disk, DomainFacts, FreezeReport, Image
+from tasks.job import BackupJob
+
+_BOOT_FILE_NAMES = {"nvram": "nvram.fd", "kernel": "kernel", "initrd": "initrd", "dtb": "dtb"}
+
+
+@dataclass(frozen=True, slots=True)
+class FirmwareState:
+    """What was copied inside the freeze window because it changes while the guest runs."""
+
+    boot_files: tuple[ManifestBootFile, ...] = ()
+    tpm: ManifestTpm | None = None
+
+
+def prepare(job: BackupJob) -> Path:
+    """An empty metadata directory (0700), its predecessor gone. Returns its path."""
+    directory = job.staging / ARCHIVE_DIR
+    shutil.rmtree(job.staging, ignore_errors=True)
+    directory.mkdir(parents=True, mode=0o700)
+    return directory
+
+
+def copy_firmware_state(directory: Path, facts: DomainFacts) -> FirmwareState:
+    """Copy NVRAM and TPM state; call it inside the freeze window. Raises DiskMissing."""
+    files = tuple(_copy_boot_file(directory, file.role, file.path) for file in facts.boot_files if file.role == "nvram")
+    return FirmwareState(files, _copy_tpm(directory, facts.tpm_dir) if facts.tpm_dir else None)
+
+
+def copy_boot_files(directory: Path, facts: DomainFacts) -> tuple[ManifestBootFile, ...]:
+    """Copy what a direct kernel boot needs; it does not change while the guest runs. Raises DiskMissing."""
+    return tuple(_copy_boot_file(directory, file.role, file.path) for file in facts.boot_files if file.role != "nvram")
+
+
+def _copy_boot_file(directory: Path, role: str, source: str) -> ManifestBootFile:
+    target = directory / _BOOT_FILE_NAMES.get(role, role)
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise DiskMissing(
+            f"The domain's {role} file cannot be read.",
+            evidence=f"{source}: {error.strerror}",
+            remedy="Put the file back where the definition names it, or correct the definition.",
+        ) from error
+    with target.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return ManifestBootFile(
+        role=role,
+        archive_path=f"{ARCHIVE_DIR}/{target.name}",
+        source=source,
+        size=target.stat().st_size,
+        sha256=digest,
+    )
+
+
+def _copy_tpm(directory: Path, source: str) -> ManifestTpm:
+    target = directory / "tpm"
+    try:
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.lock", ".lock"))
+    except (OSError, shutil.Error) as error:
+        raise DiskMissing(
+            "The TPM's state cannot be read.",
+            evidence=f"{source}: {error}",
+            remedy="Look at the permissions of swtpm's directory; vmborg needs root.",
+        ) from error
+    files = tuple(sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()))
+    return ManifestTpm(archive_dir=f"{ARCHIVE_DIR}/tpm", files=files)
+
+
+def write_manifest(
+    job: BackupJob,
+    directory: Path,
+    facts: DomainFacts,
+    *,
+    freeze: FreezeReport,
+    boot_files: tuple[ManifestBootFile, ...],
+    tpm: ManifestTpm | None,
+    autostart: bool,
+) -> Manifest:
+    """Write both definitions, then the manifest as the newest file."""
+    (directory / "domain.xml").write_text(facts.inactive_xml, encoding="utf-8")
+    if facts.live_xml:
+        (directory / "domain-live.xml").write_text(facts.live_xml, encoding="utf-8")
+    manifest = Manifest(
+        vm=facts.name,
+        uuid=facts.uuid,
+        hypervisor=job.config.hypervisor.name,
+        host=job.hypervisor.hostname(),
+        created=job.started,
+        vmborg=version("vmborg"),
+        consistency=freeze.consistency,
+        consistency_reason=freeze.reason,
+        frozen_ms=freeze.frozen_ms,
+        filesystems_frozen=freeze.filesystems,
+        domain_xml=f"{ARCHIVE_DIR}/domain.xml",
+        domain_live_xml=f"{ARCHIVE_DIR}/domain-live.xml" if facts.live_xml else None,
+        autostart=autostart,
+        disks=tuple(_describe_disk(disk) for disk in facts.disks),
+        boot_files=boot_files,
+        tpm=tpm,
+    )
+    path = directory / "manifest.json"
+    path.write_text(render(manifest), encoding="utf-8")
+    return manifest
+
+
+def _describe_disk(disk: Disk) -> ManifestDisk:
+    chain = tuple(_describe_image(image) for image in disk.chain)
+    return ManifestDisk(
+        target=disk.target,
+        verdict=disk.verdict,
+        reason=disk.reason,
+        source=disk.source,
+        serial=disk.serial,
+        format=disk.base.format if disk.chain else "",
+        virtual_size=disk.base.virtual_size if disk.chain else 0,
+        layout="image",
+        archive_path=chain[0].archive_path if chain else None,
+        chain=chain,
+    )
+
+
+def _describe_image(image: Image) -> ManifestImage:
+    return ManifestImage(
+        archive_path=image.path.lstrip("/"),
+        source=image.path,
+        format=image.format,
+        kind=image.kind,
+        size=image.size,
+        virtual_size=image.virtual_size,
+    )

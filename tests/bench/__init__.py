@@ -1,0 +1,1 @@
+"""`make bench`: vmborg against the article's own commands, ratios measured in one run."""

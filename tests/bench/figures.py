@@ -1,0 +1,55 @@
+"""What is measured, against what, and the table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One row: a measured value and the bound it has to keep."""
+
+    name: str
+    ours: float
+    theirs: float | None  # None: an absolute bound
+    value: float
+    bound: float
+    unit: str = "x"
+    at_least: bool = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether the bound holds."""
+        return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+
+def ratio(name: str, ours: float, theirs: float, *, bound: float) -> Figure:
+    """Our seconds as a share of theirs."""
+    return Figure(name, ours, theirs, ours / theirs, bound)
+
+
+def speed(name: str, ours: float, theirs: float, *, bound: float) -> Figure:
+    """Our speed as a share of theirs, both given as seconds for the same work."""
+    return Figure(name, ours, theirs, theirs / ours, bound, at_least=True)
+
+
+def absolute(name: str, value: float, *, bound: float, unit: str) -> Figure:
+    """A value with a bound of its own."""
+    return Figure(name, value, None, value, bound, unit)
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """A Markdown table."""
+    lines = [
+        "| what | vmborg | article's commands | measured | bound | |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    for figure in figures:
+        sign = "≥" if figure.at_least else "≤"
+        theirs = "" if figure.theirs is None else f"{figure.theirs:.2f} s"
+        ours = f"{figure.ours:.2f} s" if figure.theirs is not None else ""
+        unit = "x" if figure.unit == "x" else f" {figure.unit}"
+        verdict = "kept" if figure.kept else "**missed**"
+        lines.append(
+            f"| {figure.name} | {ours} | {theirs} | {figure.value:.2f}{unit} | {sign} {figure.bound:g}{unit} | {verdict} |"
+        )
+    return "\n".join(lines)
