@@ -75,6 +75,16 @@ missing_by_probe() {  # the same for a system without dpkg
 
 listed() { sed 's/^/  /; s/|/ (/; s/$/)/'; }
 
+export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
+apt=(apt-get -y -qq -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3 -o Dpkg::Options::=--force-confold
+  -o Dpkg::Use-Pty=0)
+
+refresh_lists_if_none() {  # the test guests unpack qemu-guest-agent, which a hypervisor should not have installed
+  compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null || [ "$(id -u)" != 0 ] && return
+  say "fetching the package lists: there are none"
+  "${apt[@]}" update || say "apt-get update failed; the test guests need it once"
+}
+
 install_packages() {
   local missing names
   if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
@@ -84,15 +94,15 @@ install_packages() {
       "$(listed <<<"$missing")"
   fi
   missing=$(missing_by_dpkg)
-  [ -z "$missing" ] && return
+  if [ -z "$missing" ]; then
+    refresh_lists_if_none
+    return
+  fi
   names=$(cut -d'|' -f1 <<<"$missing" | tr '\n' ' ')
   [ "$(id -u)" = 0 ] || die "these Debian packages are missing and only root can install them:" \
     "$(listed <<<"$missing")" "run as root: apt-get install --no-install-recommends $names"
   say "installing these Debian packages:"
   listed <<<"$missing"
-  export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
-  local apt=(apt-get -y -qq -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3 -o Dpkg::Options::=--force-confold
-    -o Dpkg::Use-Pty=0)
   [ -z "$(dpkg --audit)" ] || dpkg --configure -a --force-confold  # an interrupted run left something half done
   "${apt[@]}" update || say "apt-get update failed; going on with the lists that are there"
   # shellcheck disable=SC2086 # names is a list of words
