@@ -107,7 +107,8 @@ STATES = {
 PAUSED_IOERROR = 5
 """VIR_DOMAIN_PAUSED_IOERROR: the state reason of a guest that qemu paused because its disk gave an error."""
 
-BLOCK_JOBS = {1: "pull", 2: "copy", 3: "commit", 4: "active commit", 5: "backup"}
+ACTIVE_COMMIT = "active commit"
+BLOCK_JOBS = {1: "pull", 2: "copy", 3: "commit", 4: ACTIVE_COMMIT, 5: "backup"}
 """virDomainBlockJobType."""
 
 JOB_OPERATIONS = {

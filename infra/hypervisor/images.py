@@ -176,8 +176,8 @@ def chain(path: str, image_format: str, *, formats: Mapping[str, str] | None = N
 def commit(overlay: str, *, base: str, base_format: str, timeout: float) -> None:
     """Write an overlay's content into `base`, its direct backing file, of a domain that is shut off.
 
-    Nothing below `base` is opened for writing, and the overlay is left as it was, so that a second call does
-    no harm (qemu-img(1), commit -d). `timeout` in seconds.
+    Nothing below `base` is opened for writing. The overlay is emptied at the end, so that it can never again
+    overwrite a newer base, and a second call does no harm. `timeout` in seconds.
 
     Raises DiskMissing; ImageError when the overlay does not lie on `base` or somebody has it open.
     """
@@ -188,7 +188,7 @@ def commit(overlay: str, *, base: str, base_format: str, timeout: float) -> None
             evidence=f"its backing file is {found.backing or 'none'} ({found.backing_format or 'no format'})",
             remedy="Somebody changed the chain; look at qemu-img info --backing-chain.",
         )
-    _qemu_img("commit", "-q", "-d", "-f", "qcow2", overlay, timeout=timeout)
+    _qemu_img("commit", "-q", "-f", "qcow2", overlay, timeout=timeout)
 
 
 def _same(one: str, other: str) -> bool:

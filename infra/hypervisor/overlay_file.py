@@ -1,0 +1,98 @@
+"""What is at an overlay's path, and committing it when no guest runs on it."""
+
+import json
+import stat
+from pathlib import Path
+from typing import Any, cast
+
+from infra.errors import CommandFailed, CommandTimedOut, CommitFailed, DomainStateChanged, ImageError, VmborgError
+from infra.hypervisor import images
+from infra.hypervisor.image_users import HEAD_BYTES, backing_of
+from infra.hypervisor.qcow2_header import parse_header
+from infra.hypervisor.recovery_plan import Content
+from infra.model import ImageKind, Overlay, Phase
+from infra.process import run
+
+_LOCKED = "lock"  # qemu: Failed to get "write" lock / shared "write" lock
+_SNAPSHOT_TAKES_S = 60
+_NEW_IMAGE_BYTES = 1024 * 1024  # more than qemu allocates for an image without data
+
+
+def content(overlay: Overlay) -> Content:
+    """Look at the overlay of a disk that no guest of its own has open. Raises ImageError when that fails."""
+    try:
+        found = Path(overlay.path).lstat()
+        if not stat.S_ISREG(found.st_mode):
+            return Content.STRANGE
+        finished = _is_overlay(overlay.path)
+    except FileNotFoundError:
+        return Content.MISSING
+    except OSError as error:
+        raise ImageError(f"{overlay.path} cannot be looked at.", evidence=str(error)) from error
+    if not finished:
+        return Content.UNFINISHED if found.st_blocks * 512 <= _NEW_IMAGE_BYTES else Content.STRANGE
+    if not _same(backing_of(overlay.path), overlay.base):
+        return Content.STRANGE
+    try:
+        images.info(overlay.path, "qcow2", force_share=False)
+        return Content.DATA if _holds_data(overlay.path) else Content.EMPTY
+    except (ImageError, CommandFailed) as error:
+        return Content.IN_USE if _LOCKED in error.evidence else Content.UNREADABLE
+
+
+def _is_overlay(path: str) -> bool:
+    """Whether it is qcow2 on a backing file: what qemu writes last when it creates one."""
+    with Path(path).open("rb") as file:
+        try:
+            header = parse_header(file.read(HEAD_BYTES))
+        except ValueError:
+            return False
+    return bool(header.backing) and not header.external_data
+
+
+def _same(one: str, other: str) -> bool:
+    return bool(one) and Path(one).resolve() == Path(other).resolve()
+
+
+def _holds_data(path: str) -> bool:
+    """Whether anything was written to this image itself, zeros included (qemu-img map: depth 0, present)."""
+    argv = ["qemu-img", "map", "--output=json", "-U", "-f", "qcow2", path]
+    extents = cast("list[dict[str, Any]]", json.loads(run(argv, timeout=images.INFO_TIMEOUT).stdout))
+    return any(extent["depth"] == 0 and extent["present"] for extent in extents)
+
+
+def base_newer(overlay: Overlay, phase: Phase) -> bool:
+    """Whether the base's file was written to after the snapshot, by somebody who is not us.
+
+    False when it cannot be known: for a device, once a commit has begun, and without the overlay's time of birth.
+    """
+    if phase is Phase.PUTTING_BACK or overlay.base_kind is ImageKind.BLOCK:
+        return False
+    born = int(run(["stat", "--format=%W", overlay.path], timeout=images.INFO_TIMEOUT).stdout)
+    try:
+        return born > 0 and Path(overlay.base).stat().st_mtime > born + _SNAPSHOT_TAKES_S
+    except OSError as error:
+        raise ImageError(f"{overlay.base} cannot be looked at.", evidence=str(error)) from error
+
+
+def commit_offline(overlay: Overlay, *, seconds: float) -> None:
+    """Commit the overlay of a disk that no guest has open into its base, and leave it empty.
+
+    Raises DomainStateChanged when a guest was started on it meanwhile, CommitFailed otherwise; both may be repeated.
+    """
+    try:
+        images.commit(overlay.path, base=overlay.base, base_format=overlay.base_format, timeout=seconds)
+    except (ImageError, CommandTimedOut) as error:
+        if _LOCKED in error.evidence:
+            raise DomainStateChanged(f"{overlay.path} was opened meanwhile.", evidence=error.evidence) from error
+        raise CommitFailed(
+            f"The overlay of disk {overlay.target} could not be committed into {overlay.base}.",
+            evidence=error.evidence,
+            remedy=_remedy(error),
+        ) from error
+
+
+def _remedy(error: VmborgError) -> str:
+    if "secret" in error.evidence or "encrypt" in error.evidence:
+        return "The base is encrypted: start the domain, so that libvirt opens it, and run `vmborg recover`."
+    return error.remedy or "Look at both images with qemu-img check, then run `vmborg recover`."

@@ -1,0 +1,270 @@
+"""Putting a domain back on its own disks: the one function that every way out of a backup ends in.
+
+It looks, does the most urgent step, and looks again, until nothing is left to do (see recovery_plan). It may be
+killed anywhere and called again, by another process, in another state of the domain. It knows no journal: it is given
+an entry and hands out what that must say before a step that a later call has to know of.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from infra.errors import (
+    DomainBusy,
+    DomainNotFound,
+    DomainStateChanged,
+    HypervisorError,
+    HypervisorUnreachable,
+    RecoveryFailed,
+    VmborgError,
+)
+from infra.hypervisor.commit_live import Deadlines, commit_live
+from infra.hypervisor.connection import Hypervisor
+from infra.hypervisor.definition import with_base
+from infra.hypervisor.domain import Domain
+from infra.hypervisor.overlay_file import commit_offline
+from infra.hypervisor.recovery_plan import Act, Place, Step, View, plan
+from infra.hypervisor.recovery_view import look
+from infra.hypervisor.thaw import Thaw, thaw, unconfirmed
+from infra.model import JournalEntry, Overlay, Phase, PutBackReport
+
+logger = logging.getLogger("vmborg.recovery")
+
+AGENT_TIMEOUT_S = 5
+THAW_S = 15.0
+"""How long the last thaw of a call is tried, seconds."""
+
+_LOOK_ANEW = (DomainStateChanged, DomainNotFound, HypervisorUnreachable)
+"""Errors that mean: what was seen is no longer so."""
+
+_SETBACKS = (
+    10  # of these in a row, with waits that add up to 11 s: a daemon has restarted, a domain has started by then
+)
+_WAIT_S = 0.3
+_LONGEST_WAIT_S = 2.0
+_ACHIEVED_S = 10.0  # what took so long before its setback was no part of a row
+_DOUBTS = 3  # what makes us refuse must be seen so often: a job or a qemu that is just ending is gone then
+
+
+def put_back(
+    hypervisor: Hypervisor,
+    entry: JournalEntry,
+    *,
+    commit_deadline: float,
+    pivot_deadline: float,
+    on_action: Callable[[str], None] = lambda _: None,
+    save: Callable[[JournalEntry], None] = lambda _: None,
+) -> PutBackReport:
+    """Put the domain of a journal entry back: thawed, on its bases in every definition, its overlays gone.
+
+    The deadlines are seconds a disk. `on_action` gets a sentence for each thing done. `save` gets the entry whenever
+    it says something new that a later call must know; it is to be on disk when `save` returns. What cannot be put back
+    does not keep the rest from it. The caller holds the domain's lock, and closes the entry if this returns.
+
+    Raises CommitFailed (still on an overlay; a later call goes on), DomainBusy (a foreign block job), ThawUnconfirmed,
+    RecoveryFailed (a person has to look: nothing of that overlay was touched), HypervisorUnreachable.
+    """
+    work = _Work(
+        hypervisor, entry, deadlines=Deadlines(commit_deadline, pivot_deadline), on_action=on_action, save=save
+    )
+    work.thaw(0.0)  # at once: to commit takes longer than a guest should stand still
+    try:
+        work.put_back()
+    finally:
+        thawed = work.thaw(THAW_S)
+    if not thawed:
+        raise unconfirmed(entry.name, work.frozen_evidence)
+    return PutBackReport(uuid=entry.uuid, name=entry.name, actions=tuple(work.actions))
+
+
+class _Work:
+    def __init__(
+        self,
+        hypervisor: Hypervisor,
+        entry: JournalEntry,
+        *,
+        deadlines: Deadlines,
+        on_action: Callable[[str], None],
+        save: Callable[[JournalEntry], None],
+    ) -> None:
+        self._hypervisor = hypervisor
+        self._entry = entry
+        self._deadlines = deadlines
+        self._on_action = on_action
+        self._save = save
+        self._failed: dict[str, VmborgError] = {}  # by disk target
+        self._doubts = 0
+        self._resumed = False
+        self.actions: list[str] = []
+        self.frozen_evidence = ""
+
+    def put_back(self) -> None:
+        """Do steps until none is left. Raises the first failure, with the others in its evidence."""
+        setbacks, done = 0, False
+        while not done:
+            began = time.monotonic()
+            try:
+                done = self._round()
+                setbacks = 0
+            except _LOOK_ANEW as error:
+                setbacks = 1 if time.monotonic() - began > _ACHIEVED_S else setbacks + 1
+                if setbacks > _SETBACKS:
+                    raise
+                logger.info("%s: %s Looking again.", self._entry.name, error.brief)
+                time.sleep(min(_WAIT_S * setbacks, _LONGEST_WAIT_S))
+        self._raise_failures()
+
+    def _round(self) -> bool:
+        """Look, and do the most urgent step; whether there was none."""
+        step = self._next(look(self._hypervisor, self._entry))
+        if step is None:
+            return True
+        self._doubts = self._doubts + 1 if step.act in (Act.WAIT, Act.REFUSE) else 0
+        if 0 < self._doubts < _DOUBTS:
+            time.sleep(_WAIT_S)
+            return False
+        self._doubts = 0
+        if step.overlay is None:
+            self._resume()
+            return False
+        try:
+            self._act(step.act, step.overlay, step.reason)
+        except _LOOK_ANEW:
+            raise
+        except VmborgError as error:
+            logger.warning("%s: %s", self._entry.name, error)
+            self._failed[step.overlay.target] = error
+        return False
+
+    def _next(self, view: View) -> Step | None:
+        self._forget_pivots(view)
+        if self._resumed:
+            view = replace(view, resumable=False)
+        due = (step for step in plan(view) if step.overlay is None or step.overlay.target not in self._failed)
+        return next(due, None)
+
+    def _act(self, act: Act, overlay: Overlay, reason: str) -> None:
+        match act:
+            case Act.COMMIT_LIVE:
+                self._commit_live(overlay)
+            case Act.COMMIT_OFFLINE:
+                self._remember(phase=Phase.PUTTING_BACK)
+                commit_offline(overlay, seconds=self._deadlines.commit)
+                self._redefine(overlay)
+                self._tell(f"{overlay.target}: committed its overlay into {overlay.base} while no guest ran on it")
+            case Act.REDEFINE:
+                self._redefine(overlay)
+            case Act.UNLINK:
+                self._unlink(overlay)
+            case Act.WAIT:
+                raise DomainBusy(
+                    f"The VM {self._entry.name!r} cannot be put back now: {reason}.",
+                    evidence=f"it is on {overlay.path}",
+                    remedy="Wait for that job or end it (`virsh blockjob`), then run `vmborg recover`.",
+                )
+            case _:
+                raise self._refused(overlay, reason)
+
+    def _commit_live(self, overlay: Overlay) -> None:
+        self._remember(phase=Phase.PUTTING_BACK)
+        commit_live(
+            self._domain(),
+            overlay,
+            deadlines=self._deadlines,
+            on_pivot=lambda: self._remember(pivoting=tuple({*self._entry.pivoting, overlay.target})),
+        )
+        self._tell(f"{overlay.target}: committed its overlay into {overlay.base} and pivoted")
+
+    def _redefine(self, overlay: Overlay) -> None:
+        """Correct the definition of the next start and that of a saved state, where they name the overlay."""
+        try:
+            domain = self._domain()
+        except DomainNotFound:
+            return
+        if not domain.persistent():
+            return
+        xml = domain.inactive_xml()
+        if (corrected := with_base(xml, overlay)) != xml:
+            self._hypervisor.define(corrected)
+            self._tell(f"{overlay.target}: corrected the definition to {overlay.base}")
+        saved = domain.managed_save_xml()
+        if saved and (corrected := with_base(saved, overlay)) != saved:
+            domain.managed_save_define(corrected)
+            self._tell(f"{overlay.target}: corrected the saved state to {overlay.base}")
+
+    def _unlink(self, overlay: Overlay) -> None:
+        try:
+            Path(overlay.path).unlink(missing_ok=True)
+        except OSError as error:
+            raise RecoveryFailed(
+                f"The overlay of disk {overlay.target} cannot be removed; the domain is on its base.",
+                evidence=str(error),
+                remedy=f"Remove {overlay.path}, then run `vmborg recover`.",
+            ) from error
+        self._tell(f"{overlay.target}: removed {overlay.path}")
+
+    def _resume(self) -> None:
+        self._resumed = True  # once: if the storage still refuses, the guest is paused again and that is the truth
+        self._domain().resume()
+        self._tell("resumed the guest, which an I/O error had paused")
+
+    def thaw(self, seconds: float) -> bool:
+        """Thaw the guest if the entry says that it may be frozen; whether it certainly is not."""
+        if not self._entry.freeze:
+            return True
+        try:
+            domain = self._domain()
+            with suppress(DomainStateChanged):  # shut off: nothing is frozen, and thaw() finds that out
+                domain.agent_timeout(AGENT_TIMEOUT_S)
+            result = thaw(domain, seconds=seconds, agent_timeout=AGENT_TIMEOUT_S)
+        except DomainNotFound:
+            result = Thaw(confirmed=True)
+        except HypervisorError as error:
+            result = Thaw(confirmed=False, evidence=error.evidence or error.brief)
+        self.frozen_evidence = result.evidence
+        if result.confirmed:
+            self._remember(freeze=False)
+        if result.thawed:
+            self._tell(f"thawed {result.thawed} file systems of the guest")
+        return result.confirmed
+
+    def _domain(self) -> Domain:
+        return self._hypervisor.by_uuid(self._entry.uuid)
+
+    def _remember(self, **changes: Any) -> None:
+        entry = replace(self._entry, **changes)
+        if entry != self._entry:
+            self._save(entry)
+            self._entry = entry
+
+    def _forget_pivots(self, view: View) -> None:
+        """A pivot that was asked for has not happened if qemu writes to the overlay."""
+        on_overlay = {seen.overlay.target for seen in view.overlays if seen.live is Place.OVERLAY}
+        self._remember(pivoting=tuple(target for target in self._entry.pivoting if target not in on_overlay))
+
+    def _tell(self, action: str) -> None:
+        self.actions.append(action)
+        self._on_action(action)
+
+    def _refused(self, overlay: Overlay, reason: str) -> RecoveryFailed:
+        return RecoveryFailed(
+            f"Disk {overlay.target} of {self._entry.name!r} needs a person: {overlay.path}: {reason}.",
+            evidence=f"its base is {overlay.base}; nothing was changed there",
+            remedy=(
+                "Compare `virsh domblklist` and `virsh domblklist --inactive` with `qemu-img info --backing-chain` of "
+                "the overlay. If what it holds is wanted, commit it by hand; if not, remove it. Then `vmborg recover`."
+            ),
+        )
+
+    def _raise_failures(self) -> None:
+        failures = list(self._failed.values())
+        if not failures:
+            return
+        first, *others = failures
+        if others:
+            first.evidence = "\n".join([first.evidence, *(str(error) for error in others)])
+        raise first
