@@ -1,0 +1,1 @@
+"""Reading definitions, disks and images; deciding from them. No daemon."""
