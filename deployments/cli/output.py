@@ -21,9 +21,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "critical": "bold red", "unknown"
 class Output:
     """Where a verb writes. With `json` set, everything but `document` and errors is silent on stdout."""
 
-    def __init__(
-        self, *, json: bool = False, stdout: TextIO | None = None, stderr: TextIO | None = None
-    ) -> None:
+    def __init__(self, *, json: bool = False, stdout: TextIO | None = None, stderr: TextIO | None = None) -> None:
         self.json = json
         self.stdout = stdout or sys.stdout
         self.stderr = stderr or sys.stderr
@@ -54,15 +52,25 @@ class Output:
         if not self.json:
             self.stdout.write(printable(text) + "\n")
 
+    def verdict(self, level: str, text: str) -> None:
+        """A line that begins with a level such as `critical`, coloured on a terminal."""
+        if not self.terminal:
+            self.line(f"{level:8}  {text}")
+            return
+        from rich.console import Console
+        from rich.text import Text
+
+        Console(file=self.stdout, soft_wrap=True).print(
+            Text(f"{level:8}", style=_STYLES[level]) + printable(f"  {text}")
+        )
+
     def note(self, text: str) -> None:
         """A line for people that is not the result; on stderr, also with --json."""
         self.stdout.flush()
         self.stderr.write(printable(text) + "\n")
         self.stderr.flush()
 
-    def table(
-        self, headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
-    ) -> None:
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
         """A table for people; `right` names the columns of numbers. Cells such as `critical` are coloured."""
         if self.json:
             return
@@ -86,13 +94,13 @@ class Output:
 
     def error(self, error: VmborgError) -> None:
         """An error in its three voices on stderr; with --json also as the document."""
-        lines = [f"Error: {error.brief}"]
-        lines += [f"  {line}" for line in error.evidence.rstrip().splitlines()]
-        if error.remedy:
-            lines.append(f"What to do: {error.remedy}")
-        self.note("\n".join(lines))
+        self.note(_three_voices(f"Error: {error.brief}", error))
         if not self._documented:
             self.document({"error": error_data(error)})
+
+    def error_of(self, source: str, error: VmborgError) -> None:
+        """The error of one source among several, on stderr; the document of all is still to come."""
+        self.note(_three_voices(f"{source}: {error.brief}", error))
 
     @contextmanager
     def progress(self, title: str, total: int | None = None) -> Generator[Bar]:
@@ -104,6 +112,13 @@ class Output:
                 yield bar
         else:
             yield PlainBar(title, total, self.note)
+
+
+def _three_voices(first: str, error: VmborgError) -> str:
+    lines = [first, *(f"  {line}" for line in error.evidence.rstrip().splitlines())]
+    if error.remedy:
+        lines.append(f"What to do: {error.remedy}")
+    return "\n".join(lines)
 
 
 def error_data(error: VmborgError) -> dict[str, str]:

@@ -1,0 +1,97 @@
+"""`vmborg list`: what there is to restore."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from deployments.cli.context import Context, pass_context
+from deployments.cli.output import error_data
+from deployments.cli.words import moment, size
+from infra.errors import ArchiveNotFound
+
+if TYPE_CHECKING:
+    from tasks.catalogue import Catalogue, VmArchive
+
+
+@click.command
+@click.argument("vm", required=False)
+@click.option("--repository", metavar="NAME", help="Only this repository.")
+@pass_context
+def command(context: Context, *, vm: str | None, repository: str | None) -> int:
+    """List the archives of every VM, or of VM (a name or the beginning of a UUID), oldest first.
+
+    Unfinished archives are marked; they are never restored. Exit code 1 if a repository could not be read.
+    """
+    from tasks.catalogue import read_catalogue, select
+
+    catalogue = read_catalogue(context.config, only=repository)
+    archives = list(catalogue.archives) if vm is None else select(catalogue.archives, vm)
+    for name, error in catalogue.failures.items():
+        context.output.error_of(f"repository {name}", error)
+    if vm is not None and not archives:
+        raise _none(vm, catalogue)
+    context.output.document(
+        {
+            "archives": [_data(archive) for archive in archives],
+            "errors": [{"repository": name, **error_data(error)} for name, error in catalogue.failures.items()],
+        }
+    )
+    if archives:
+        _print(context, sorted(archives, key=lambda each: (each.vm, each.time)))
+    elif not catalogue.failures:
+        context.output.line("No archives yet: `vmborg backup --all` makes the first.")
+    return 1 if catalogue.failures else 0
+
+
+def _none(vm: str, catalogue: "Catalogue") -> ArchiveNotFound:
+    from difflib import get_close_matches
+
+    known = sorted({archive.vm for archive in catalogue.archives})
+    close = get_close_matches(vm, known, n=3)
+    unread = f"; not read: {', '.join(catalogue.failures)}" if catalogue.failures else ""
+    return ArchiveNotFound(
+        f"There is no archive of a VM {vm!r}.",
+        evidence=f"there are archives of: {', '.join(known) or 'no VM'}{unread}",
+        remedy=f"Did you mean {' or '.join(map(repr, close))}?" if close else f"vmborg backup {vm}",
+    )
+
+
+def _print(context: Context, archives: "list[VmArchive]") -> None:
+    several = len(context.config.repositories) > 1
+    headers = ["VM", "time", "consistency", "disks", "size", "archive", *(["repository"] if several else [])]
+    rows = [
+        [
+            archive.vm,
+            moment(archive.time),
+            archive.consistency if archive.finished else "UNFINISHED",
+            _disks(archive),
+            size(archive.size),
+            archive.archive,
+            *([archive.repository] if several else []),
+        ]
+        for archive in archives
+    ]
+    context.output.table(headers, rows, right=("size",))
+
+
+def _disks(archive: "VmArchive") -> str:
+    covered = " ".join(archive.disks) or "-"
+    return f"{covered} (not {' '.join(archive.uncovered)})" if archive.uncovered else covered
+
+
+def _data(archive: "VmArchive") -> dict[str, object]:
+    return {
+        "vm": archive.vm,
+        "uuid": archive.uuid,
+        "archive": archive.archive,
+        "repository": archive.repository,
+        "time": archive.time,
+        "finished": archive.finished,
+        "partial": bool(archive.uncovered),
+        "consistency": archive.consistency,
+        "frozen_ms": archive.frozen_ms,
+        "disks": dict(archive.disks),
+        "size": archive.size,
+        "uncovered": list(archive.uncovered),
+        "hypervisor": archive.hypervisor,
+    }

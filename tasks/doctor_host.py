@@ -1,0 +1,187 @@
+"""What `doctor` looks at on the host itself: rights, daemons, programs, folders, confinement, secrets, repositories."""
+
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from infra.config.fields import render_size
+from infra.config.models import Config, RepositoryConfig
+from infra.config.secrets import file_problem
+from infra.errors import VmborgError
+from infra.hypervisor.connection import Hypervisor
+from infra.hypervisor.security import APPARMOR_FIXED, confinement, security_models
+from infra.journal.store import Journal
+from infra.model import StateDir
+from infra.process import run
+from tasks.health import Finding, Health, failed
+from tasks.repositories import open_repository
+
+HOST = "host"
+OLDEST_LIBVIRT = (9, 0, 0)  # the oldest that vmborg is tested with (Debian 12)
+_STATE_LOW, _STATE_EMPTY = 1024**3, 64 * 1024**2  # bytes; borg's caches and a run's metadata live there
+_REPOSITORY_LOW = 0.05  # share of the file system that is free
+_OS_RELEASE = Path("/etc/os-release")
+_SELINUX = "SELinux confines the guests; an overlay beside its base gets the label of an image from libvirt"
+_APPARMOR_REMEDY = (
+    "Upgrade libvirt to 12.1.0 or newer. Until then exclude these guests from AppArmor (security_driver in "
+    "/etc/libvirt/qemu.conf, or <seclabel type='none' model='apparmor'/> in a guest), which takes a protection "
+    "away, and try a backup of a VM that does not matter first."
+)
+
+
+def host_findings(config: Config) -> Iterator[Finding]:
+    """Everything that needs neither libvirt nor a repository."""
+    root = os.geteuid() == 0
+    yield Finding(
+        Health.OK if root else Health.CRITICAL,
+        HOST,
+        "rights",
+        "running as root" if root else f"running as user {os.geteuid()}, who cannot read disk images",
+        "" if root else "Run vmborg as root.",
+    )
+    for program in (["qemu-img", "--version"],):
+        yield _guarded(HOST, program[0], lambda argv=program: _program(argv))
+    yield from _state_dir(config.state)
+
+
+def _guarded(subject: str, check: str, look: Callable[[], Finding]) -> Finding:
+    """The finding, or the error that stands in its place."""
+    try:
+        return look()
+    except VmborgError as error:
+        return failed(error, subject=subject, check=check)
+
+
+def _program(argv: list[str]) -> Finding:
+    lines = run(argv, timeout=30).stdout.splitlines()
+    return Finding(Health.OK, HOST, argv[0], lines[0] if lines else "installed")
+
+
+def _state_dir(state: StateDir) -> Iterator[Finding]:
+    check = "state_dir"
+    try:
+        facts = state.root.stat()
+    except FileNotFoundError:
+        yield Finding(Health.WARNING, HOST, check, f"{state.root} does not exist yet", "vmborg init")
+        return
+    except OSError as error:
+        yield Finding(Health.CRITICAL, HOST, check, f"{state.root}: {error.strerror}", "Run as root.")
+        return
+    if facts.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        mode = f"{stat.S_IMODE(facts.st_mode):04o}"
+        yield Finding(
+            Health.CRITICAL, HOST, check, f"{state.root} is open to others (mode {mode})", f"chmod 0700 {state.root}"
+        )
+    yield _free(state.root)
+    for problem in Journal(state.journal).entries().problems:
+        yield failed(problem, subject=HOST, check="journal")
+
+
+def _free(path: Path) -> Finding:
+    free = shutil.disk_usage(path).free
+    health = Health.CRITICAL if free < _STATE_EMPTY else Health.WARNING if free < _STATE_LOW else Health.OK
+    remedy = "" if health is Health.OK else "Free some space there; borg's caches and the journal need it."
+    return Finding(health, HOST, "state_dir", f"{path}: {_amount(free)} free", remedy)
+
+
+def _amount(count: int) -> str:
+    return render_size(count - count % 1024**2)
+
+
+def libvirt_findings(hypervisor: Hypervisor) -> Iterator[Finding]:
+    """Versions and confinement. Raises HypervisorError."""
+    versions = hypervisor.versions()
+    text = f"libvirt {_dotted(versions.libvirt)}, qemu {_dotted(versions.hypervisor)} at {hypervisor.uri}"
+    old = versions.libvirt < OLDEST_LIBVIRT
+    yield Finding(
+        Health.WARNING if old else Health.OK,
+        HOST,
+        "libvirt",
+        text,
+        f"vmborg is not tested below libvirt {_dotted(OLDEST_LIBVIRT)}." if old else "",
+    )
+    try:
+        os_release = _OS_RELEASE.read_text("utf-8", "replace")
+    except OSError:
+        os_release = ""
+    yield confinement_finding(hypervisor.capabilities_xml(), versions.libvirt, os_release)
+
+
+def confinement_finding(capabilities: str, libvirt: tuple[int, int, int], os_release: str) -> Finding:
+    """Whether confinement lets a block commit happen. Pure. Raises HypervisorError."""
+    found = confinement(security_models(capabilities), libvirt, os_release)
+    names = ", ".join(found.models) or "none"
+    if found.commit_denied:
+        text = (
+            f"AppArmor with libvirt {_dotted(libvirt)} is known to deny the block commit that ends a backup "
+            f"(fixed in {_dotted(APPARMOR_FIXED)}): the VM would stay on its overlay"
+        )
+        return Finding(Health.CRITICAL, HOST, "confinement", text, _APPARMOR_REMEDY)
+    if "selinux" in found.models:
+        return Finding(Health.OK, HOST, "confinement", _SELINUX)
+    return Finding(Health.OK, HOST, "confinement", f"security models: {names}")
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def repository_findings(config: Config, name: str) -> Iterator[Finding]:
+    """One repository: its secret's file, whether it opens, its exported key, its free space."""
+    settings = config.repositories[name]
+    subject = f"repository {name}"
+    yield from _secret(subject, settings)
+    opened = _guarded(subject, "open", lambda: _open(config, name))
+    yield opened
+    if opened.health is not Health.OK:
+        return
+    yield from _key(config.state, name, settings)
+    if settings.location.startswith("/"):
+        yield _repository_space(subject, Path(settings.location))
+
+
+def _secret(subject: str, settings: RepositoryConfig) -> Iterator[Finding]:
+    ref = settings.passphrase
+    if ref is None:
+        yield Finding(
+            Health.WARNING, subject, "passphrase", "not encrypted: whoever reads the repository reads every VM"
+        )
+    elif ref.file is not None:
+        try:
+            problem = file_problem(ref.file)
+        except OSError as error:
+            problem = error.strerror or str(error)
+        if problem:
+            yield Finding(Health.CRITICAL, subject, "passphrase", f"{ref.file}: {problem}", f"chmod 0600 {ref.file}")
+
+
+def _open(config: Config, name: str) -> Finding:
+    info = open_repository(config, name).info()
+    return Finding(
+        Health.OK, f"repository {name}", "open", f"{config.repositories[name].location}: {info.encryption}, opens"
+    )
+
+
+def _key(state: StateDir, name: str, settings: RepositoryConfig) -> Iterator[Finding]:
+    if settings.encryption == "none" or settings.encryption.startswith("authenticated"):
+        return
+    path = state.keys / f"{name}.key"
+    if path.exists():
+        yield Finding(Health.OK, f"repository {name}", "key", f"exported to {path}; a copy must lie elsewhere")
+        return
+    text = "its key was not exported: a damaged repository config would lose every archive"
+    yield Finding(Health.WARNING, f"repository {name}", "key", text, "vmborg init, then store the key elsewhere.")
+
+
+def _repository_space(subject: str, path: Path) -> Finding:
+    usage = shutil.disk_usage(path)
+    low = usage.free < usage.total * _REPOSITORY_LOW
+    return Finding(
+        Health.WARNING if low else Health.OK,
+        subject,
+        "space",
+        f"{_amount(usage.free)} of {_amount(usage.total)} free",
+        "Give it more room, or keep fewer archives; borg needs free space even to delete." if low else "",
+    )

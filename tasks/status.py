@@ -1,0 +1,189 @@
+"""Is every VM of this host safe? One verdict a VM, from libvirt, the journal and the repositories."""
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from infra.config.models import Config
+from infra.errors import DomainNotFound, HypervisorError
+from infra.hypervisor.connection import Domain, Hypervisor
+from infra.journal.store import Journal
+from tasks.catalogue import Catalogue, VmArchive, read_catalogue
+from tasks.health import Finding, Health, failed, worst
+from tasks.open_runs import NO_RUN, OpenRun, open_run, stray_overlays
+
+GONE = "gone"
+NOT_KNOWN = "unknown"
+_CLOCK_TOLERANCE = timedelta(minutes=5)
+
+Verdict = tuple[Health, str, str]
+"""Level, text, remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Everything that decides about one VM."""
+
+    vm: str
+    uuid: str
+    state: str  # libvirt's, `gone` when it is not defined here, `unknown` when libvirt does not answer
+    objective: timedelta
+    repository: str  # where its backups go
+    excluded_by: str | None = None
+    run: OpenRun = NO_RUN
+    stray_overlays: tuple[str, ...] = ()  # overlays of ours that it uses and no journal entry knows
+    archives: tuple[VmArchive, ...] = ()
+    unreadable: bool = False  # its repository could not be read
+
+
+@dataclass(frozen=True, slots=True)
+class VmStatus:
+    """One VM's line."""
+
+    health: Health
+    vm: str
+    uuid: str
+    state: str
+    text: str
+    remedy: str = ""
+    archive: str = ""  # the last good one
+    repository: str = ""
+    time: datetime | None = None
+    age: timedelta | None = None
+    objective: timedelta | None = None
+    consistency: str = ""
+    uncovered: tuple[str, ...] = ()
+    excluded_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The whole host."""
+
+    health: Health
+    vms: tuple[VmStatus, ...]
+    problems: tuple[Finding, ...]  # what keeps us from knowing, or concerns no single VM
+
+
+def judge(source: Source, now: datetime) -> VmStatus:
+    """The verdict on one VM. Pure."""
+    last = next((archive for archive in reversed(source.archives) if archive.finished), None)
+    age = now - last.time if last else None
+    health, text, remedy = _verdict(source, last, age)
+    return VmStatus(
+        health=health,
+        vm=source.vm,
+        uuid=source.uuid,
+        state=source.state,
+        text=text,
+        remedy=remedy,
+        archive=last.archive if last else "",
+        repository=last.repository if last else source.repository,
+        time=last.time if last else None,
+        age=age,
+        objective=source.objective,
+        consistency=last.consistency if last else "",
+        uncovered=last.uncovered if last else (),
+        excluded_by=source.excluded_by,
+    )
+
+
+def _verdict(source: Source, last: VmArchive | None, age: timedelta | None) -> Verdict:
+    """What endangers the guest comes before what its archives say."""
+    health, text, remedy = _danger(source) or _excused(source) or _archived(source, last, age)
+    held_by = source.run.held_by
+    return health, f"{text}; being worked on by {held_by}" if held_by else text, remedy
+
+
+def _excused(source: Source) -> Verdict | None:
+    if source.excluded_by is not None:
+        return Health.OK, f"excluded by {source.excluded_by!r}", ""
+    if source.state == GONE:
+        return Health.OK, "no longer defined on this host; its archives are kept", ""
+    return None
+
+
+def _archived(source: Source, last: VmArchive | None, age: timedelta | None) -> Verdict:
+    back_up = f"vmborg backup {shlex.quote(source.vm)}"
+    if source.unreadable:
+        return Health.UNKNOWN, f"its repository {source.repository!r} cannot be read", ""
+    if last is None or age is None:
+        return Health.CRITICAL, "never backed up", back_up
+    if age > source.objective:
+        return Health.CRITICAL, "the last good archive is older than its objective", back_up
+    if age < -_CLOCK_TOLERANCE:
+        return Health.WARNING, "the last archive is from the future", "Look at the clocks of the hypervisors."
+    if last.uncovered:
+        return (
+            Health.WARNING,
+            f"not covered: {', '.join(last.uncovered)}",
+            "Exclude these disks if they need no backup.",
+        )
+    return Health.OK, "backed up", ""
+
+
+def _danger(source: Source) -> Verdict | None:
+    entry = source.run.entry
+    if entry is not None and source.run.dead:
+        since = entry.started.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        text = f"the run of {since} died and left it on an overlay, or about to be put on one"
+        return Health.CRITICAL, text, f"vmborg recover {shlex.quote(source.vm)}"
+    if source.stray_overlays:
+        text = f"on an overlay that no journal entry knows: {', '.join(source.stray_overlays)}"
+        return Health.CRITICAL, text, f"vmborg doctor {shlex.quote(source.vm)}"
+    return None
+
+
+def read_status(config: Config, *, now: datetime | None = None) -> Status:
+    """Look at libvirt, the journal and every repository. What cannot be read becomes a problem, not an error."""
+    catalogue = read_catalogue(config)
+    journal = Journal(config.state.journal).entries()
+    problems = [failed(error, subject=f"repository {name}", check="read") for name, error in catalogue.failures.items()]
+    problems += [failed(error, subject="journal", check="read") for error in journal.problems]
+    try:
+        with Hypervisor.open(config.hypervisor.uri) as hypervisor:
+            sources, state = _defined(config, hypervisor.domains(), catalogue), GONE
+    except HypervisorError as error:
+        problems.append(failed(error, subject="libvirt", check="connection"))
+        sources, state = [], NOT_KNOWN
+    known = {source.uuid for source in sources}
+    names = {archive.uuid: archive.vm for archive in catalogue.archives if archive.hypervisor == config.hypervisor.name}
+    names |= {entry.uuid: entry.name for entry in journal.entries}
+    sources += [
+        _source(config, name, uuid, state=state, catalogue=catalogue)
+        for uuid, name in names.items()
+        if uuid not in known
+    ]
+    moment = now or datetime.now(UTC)
+    vms = sorted((judge(source, moment) for source in sources), key=lambda each: (each.vm, each.uuid))
+    levels = [each.health for each in (*vms, *problems)]
+    return Status(worst(levels), tuple(vms), tuple(problems))
+
+
+def _defined(config: Config, domains: Iterable[Domain], catalogue: Catalogue) -> list[Source]:
+    """A source for every domain that libvirt knows, the excluded ones too. Raises HypervisorError."""
+    sources: list[Source] = []
+    for domain in domains:
+        try:
+            state, stray = domain.state().value, stray_overlays(config, domain)
+            source = _source(config, domain.name, domain.uuid, state=state, catalogue=catalogue)
+        except DomainNotFound:  # it went away meanwhile; its archives make it a source all the same
+            continue
+        sources.append(replace(source, stray_overlays=stray))
+    return sources
+
+
+def _source(config: Config, name: str, uuid: str, *, state: str, catalogue: Catalogue) -> Source:
+    policy = config.policy(name)
+    return Source(
+        vm=name,
+        uuid=uuid,
+        state=state,
+        objective=policy.objective,
+        repository=policy.repository,
+        excluded_by=config.is_excluded(name),
+        run=open_run(config, uuid),
+        archives=catalogue.of(uuid),
+        unreadable=policy.repository in catalogue.failures,
+    )
