@@ -272,6 +272,10 @@ class Domain:
         """Start it, its CPUs stopped if `paused`."""
         self._act("Starting", lambda raw: raw.createWithFlags(codes.START_PAUSED if paused else 0))
 
+    def shutdown(self) -> None:
+        """Ask the guest to shut down; it may take its time, or not listen."""
+        self._act("Shutting down", lambda raw: raw.shutdown())
+
     def destroy(self) -> None:
         """Pull its power plug."""
         self._act("Stopping", lambda raw: raw.destroy())
