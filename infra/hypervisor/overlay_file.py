@@ -7,14 +7,14 @@ from typing import Any, cast
 
 from infra.errors import CommandFailed, CommandTimedOut, CommitFailed, DomainStateChanged, ImageError, VmborgError
 from infra.hypervisor import images
-from infra.hypervisor.image_users import HEAD_BYTES, backing_of
-from infra.hypervisor.qcow2_header import parse_header
+from infra.hypervisor.qcow2_header import Qcow2Header, parse_header
 from infra.hypervisor.recovery_plan import Content
 from infra.model import ImageKind, Overlay, Phase
 from infra.process import run
 
 _LOCKED = "lock"  # qemu: Failed to get "write" lock / shared "write" lock
 _SNAPSHOT_TAKES_S = 60
+_HEAD_BYTES = 64 * 1024  # qemu writes the name of the backing file right behind the header
 _NEW_IMAGE_BYTES = 1024 * 1024  # more than qemu allocates for an image without data
 
 
@@ -24,14 +24,14 @@ def content(overlay: Overlay) -> Content:
         found = Path(overlay.path).lstat()
         if not stat.S_ISREG(found.st_mode):
             return Content.STRANGE
-        finished = _is_overlay(overlay.path)
+        header = _header(overlay.path)
     except FileNotFoundError:
         return Content.MISSING
     except OSError as error:
         raise ImageError(f"{overlay.path} cannot be looked at.", evidence=str(error)) from error
-    if not finished:
+    if header is None or not header.backing:  # the name of the backing file is what qemu writes last to a new image
         return Content.UNFINISHED if found.st_blocks * 512 <= _NEW_IMAGE_BYTES else Content.STRANGE
-    if not _same(backing_of(overlay.path), overlay.base):
+    if header.external_data or not _lies_on(overlay, header.backing):
         return Content.STRANGE
     try:
         images.info(overlay.path, "qcow2", force_share=False)
@@ -40,18 +40,18 @@ def content(overlay: Overlay) -> Content:
         return Content.IN_USE if _LOCKED in error.evidence else Content.UNREADABLE
 
 
-def _is_overlay(path: str) -> bool:
-    """Whether it is qcow2 on a backing file: what qemu writes last when it creates one."""
+def _header(path: str) -> Qcow2Header | None:
+    """The header, None for what is no qcow2 image. Raises OSError."""
     with Path(path).open("rb") as file:
         try:
-            header = parse_header(file.read(HEAD_BYTES))
+            return parse_header(file.read(_HEAD_BYTES))
         except ValueError:
-            return False
-    return bool(header.backing) and not header.external_data
+            return None
 
 
-def _same(one: str, other: str) -> bool:
-    return bool(one) and Path(one).resolve() == Path(other).resolve()
+def _lies_on(overlay: Overlay, backing: str) -> bool:
+    below = Path(overlay.path).parent / backing.removeprefix("file:")
+    return below.resolve() == Path(overlay.base).resolve()
 
 
 def _holds_data(path: str) -> bool:

@@ -120,17 +120,30 @@ class _Work:
 
     def _round(self) -> bool:
         """Look, and do the most urgent step; whether there was none."""
-        step = self._next(look(self._hypervisor, self._entry))
-        if step is None:
+        steps = self._due(look(self._hypervisor, self._entry, given_up=self._failed))
+        if not steps:
             return True
-        self._doubts = self._doubts + 1 if step.act in (Act.WAIT, Act.REFUSE) else 0
+        first = steps[0].act
+        self._doubts = self._doubts + 1 if first in (Act.WAIT, Act.REFUSE) else 0
         if 0 < self._doubts < _DOUBTS:
             time.sleep(_WAIT_S)
             return False
         self._doubts = 0
+        for step in steps if first is Act.UNLINK else steps[:1]:  # one look at all domains is enough for all files
+            if step.act is first:
+                self._do(step)
+        return False
+
+    def _due(self, view: View) -> list[Step]:
+        self._forget_pivots(view)
+        if self._resumed:
+            view = replace(view, resumable=False)
+        return [step for step in plan(view) if step.overlay is None or step.overlay.target not in self._failed]
+
+    def _do(self, step: Step) -> None:
         if step.overlay is None:
             self._resume()
-            return False
+            return
         try:
             self._act(step.act, step.overlay, step.reason)
         except _LOOK_ANEW:
@@ -138,14 +151,6 @@ class _Work:
         except VmborgError as error:
             logger.warning("%s: %s", self._entry.name, error)
             self._failed[step.overlay.target] = error
-        return False
-
-    def _next(self, view: View) -> Step | None:
-        self._forget_pivots(view)
-        if self._resumed:
-            view = replace(view, resumable=False)
-        due = (step for step in plan(view) if step.overlay is None or step.overlay.target not in self._failed)
-        return next(due, None)
 
     def _act(self, act: Act, overlay: Overlay, reason: str) -> None:
         match act:

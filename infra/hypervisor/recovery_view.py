@@ -1,16 +1,16 @@
 """Looking at a domain and the overlays of its journal entry: the facts that `recovery_plan` decides on."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from infra.errors import DomainNotFound
 from infra.hypervisor import codes
 from infra.hypervisor.connection import Hypervisor
 from infra.hypervisor.domain import Domain
 from infra.hypervisor.domain_xml import ParsedDisk, ParsedDomain, parse_domain
-from infra.hypervisor.image_users import ImageUsers, image_users
 from infra.hypervisor.overlay_file import base_newer, content
 from infra.hypervisor.recovery_plan import Content, Job, Place, Seen, View, place
+from infra.hypervisor.references import users_of
 from infra.model import DomainState, JournalEntry, Overlay
 
 _ON_OVERLAY = (Place.OVERLAY, Place.STRANGE)
@@ -45,39 +45,41 @@ def overlay_places(domain: Domain, overlays: Sequence[Overlay]) -> dict[str, Pla
     return {overlay.target: place(chains, overlay, complete=True) for overlay in overlays}
 
 
-def look(hypervisor: Hypervisor, entry: JournalEntry) -> View:
-    """The domain as it is now. Raises HypervisorError, ImageError."""
+def look(hypervisor: Hypervisor, entry: JournalEntry, *, given_up: Collection[str] = ()) -> View:
+    """The domain as it is now. Raises HypervisorError, ImageError.
+
+    Files are not looked at while a disk waits for its live commit, except those of `given_up`, by disk target.
+    """
     found = read_definitions(hypervisor, entry.uuid)
-    seen = [_seen(found, overlay, entry) for overlay in entry.overlays]
+    seen = [_placed(found, overlay, entry) for overlay in entry.overlays]
+    if not any(each.live is Place.OVERLAY and each.overlay.target not in given_up for each in seen):
+        seen = [each if each.live in _ON_OVERLAY else replace(each, content=content(each.overlay)) for each in seen]
     if any(each.content in _LEFT for each in seen):
         # Reading every domain of the host is for those that are about to lose a file.
-        users = image_users(hypervisor)
+        users = users_of(hypervisor, {path for each in entry.overlays for path in (each.path, each.base)})
         seen = [_with_users(each, users, entry) for each in seen]
     return View(phase=entry.phase, overlays=tuple(seen), resumable=entry.was_running and _stopped_by_io(found.domain))
 
 
-def _seen(found: Definitions, overlay: Overlay, entry: JournalEntry) -> Seen:
+def _placed(found: Definitions, overlay: Overlay, entry: JournalEntry) -> Seen:
     live = place(_chains(found.live), overlay, complete=True)
-    asked = overlay.target in entry.pivoting and live is not Place.OVERLAY
-    if live in _ON_OVERLAY:
-        return Seen(overlay, live, Place.NONE, job=_job(found, overlay), pivot_asked=asked)
     resting = [place(_chains(each), overlay, complete=False) for each in (found.inactive, found.saved)]
-    # A saved state that stands on the overlay keeps it as a definition does.
-    inactive = next((each for each in (Place.STRANGE, Place.OVERLAY, Place.BASE) if each in resting), Place.NONE)
-    return Seen(overlay, live, inactive, content=content(overlay), pivot_asked=asked)
-
-
-def _with_users(seen: Seen, users: ImageUsers, entry: JournalEntry) -> Seen:
     return Seen(
-        seen.overlay,
-        seen.live,
-        seen.inactive,
-        seen.job,
-        seen.content,
-        pivot_asked=seen.pivot_asked,
+        overlay,
+        live=live,
+        # A saved state that stands on the overlay keeps it as a definition does.
+        inactive=next((each for each in (Place.STRANGE, Place.OVERLAY, Place.BASE) if each in resting), Place.NONE),
+        job=_job(found, overlay) if live is Place.OVERLAY else Job.NONE,
+        pivot_asked=overlay.target in entry.pivoting and live is not Place.OVERLAY,
+    )
+
+
+def _with_users(seen: Seen, users: Mapping[str, tuple[str, ...]], entry: JournalEntry) -> Seen:
+    return replace(
+        seen,
         base_newer=seen.content is Content.DATA and base_newer(seen.overlay, entry.phase),
-        users=users.of(seen.overlay.path),
-        base_users=users.of(seen.overlay.base),
+        users=users[seen.overlay.path],
+        base_users=users[seen.overlay.base],
     )
 
 

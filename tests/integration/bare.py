@@ -1,0 +1,172 @@
+"""Domains without an operating system, and a hand that writes as their guest would.
+
+They start in a second. qemu's own `qemu-io` command goes through the disk's device, so what it writes lands in the
+image that the guest writes to at that moment.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+from infra.hypervisor.connection import Domain, Hypervisor
+from infra.hypervisor.inspect import inspect
+from infra.hypervisor.snapshot import overlay_path, take_snapshot
+from infra.model import ImageKind, JournalEntry, Overlay, Phase
+from infra.process import run
+from tests.guests import DiskSpec, accelerator, virsh
+
+URI = "qemu:///system"
+MIB = 1024**2
+SIZE = 16 * MIB
+
+
+class Bare:
+    """A domain with nothing to boot. `entry` is the journal entry of the run that `snapshot` began."""
+
+    def __init__(self, hypervisor: Hypervisor, folder: Path, disks: Sequence[DiskSpec]) -> None:
+        self.hypervisor = hypervisor
+        self.folder = folder
+        self.disks = disks
+        self.name = f"act-{uuid4().hex[:8]}"
+        self.uuid = str(uuid4())
+        self.xml = domain_xml(self.name, self.uuid, disks)
+
+    @property
+    def domain(self) -> Domain:
+        """Looked up anew."""
+        return self.hypervisor.by_uuid(self.uuid)
+
+    def define(self) -> "Bare":
+        """As a persistent domain, shut off."""
+        self.hypervisor.define(self.xml)
+        return self
+
+    def start(self) -> "Bare":
+        """A persistent domain."""
+        self.domain.start()
+        return self
+
+    def create(self) -> "Bare":
+        """As a transient domain, running."""
+        self.hypervisor.create_transient(self.xml)
+        return self
+
+    def write(self, target: str, byte: int, *, offset: int = 0, size: int = MIB) -> None:
+        """Fill a part of the disk as its guest would, and flush it."""
+        self._qemu_io(target, f"write -P {byte} {offset} {size}")
+        self._qemu_io(target, "flush")
+
+    def read(self, target: str, byte: int, *, offset: int = 0, size: int = MIB) -> bool:
+        """Whether this part of the disk, as its guest sees it, is filled with `byte`."""
+        return "Pattern verification failed" not in self._qemu_io(target, f"read -P {byte} {offset} {size}")
+
+    def _qemu_io(self, target: str, command: str) -> str:
+        device = f"/machine/peripheral/ua-{target}/virtio-backend"
+        answer = virsh(URI, "qemu-monitor-command", self.uuid, "--hmp", f'qemu-io -d {device} "{command}"')
+        assert "rror" not in answer, answer
+        return answer
+
+    def snapshot(self, *, run_id: str = "00c0ffee", phase: Phase = Phase.SNAPSHOTTED) -> JournalEntry:
+        """Put every covered disk on an overlay, as a backup does; return what its journal says then."""
+        facts = inspect(self.domain, exclude_disks=())
+        overlays = tuple(
+            Overlay(
+                target=disk.target,
+                base=disk.base.path,
+                base_kind=disk.base.kind,
+                base_format=disk.base.format,
+                path=overlay_path(disk.base, disk.target, run_id=run_id, overlay_dir=self.folder),
+            )
+            for disk in facts.covered
+        )
+        take_snapshot(self.domain, facts, overlays)
+        return JournalEntry(
+            run_id=run_id,
+            uuid=self.uuid,
+            name=self.name,
+            hypervisor="here",
+            started=datetime.now(UTC),
+            phase=phase,
+            overlays=overlays,
+        )
+
+    def sources(self, *, inactive: bool = False) -> dict[str, str]:
+        """Disk target to image, asked from virsh."""
+        options = ["--inactive"] if inactive else []
+        lines = virsh(URI, "domblklist", self.uuid, *options).splitlines()
+        return {target: source for target, source in (line.split(maxsplit=1) for line in lines if line.strip())}
+
+    def state(self) -> str:
+        """virsh's word."""
+        return virsh(URI, "domstate", self.uuid)
+
+
+def domain_xml(name: str, uuid: str, disks: Sequence[DiskSpec]) -> str:
+    """16 MiB, one CPU, the disks, each with the alias ua-TARGET."""
+    return f"""
+    <domain type='{accelerator()}'><name>{name}</name><uuid>{uuid}</uuid><memory unit='MiB'>16</memory><vcpu>1</vcpu>
+      <metadata><v:note xmlns:v='urn:vmborg:test'>kept</v:note></metadata>
+      <os><type arch='x86_64' machine='q35'>hvm</type></os>
+      <devices>{"".join(map(_disk_xml, disks))}
+        <controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"""
+
+
+def _disk_xml(disk: DiskSpec) -> str:
+    attribute = "dev" if disk.kind == "block" else "file"
+    source = f"<source {attribute}='{disk.path}'/>" if disk.path else ""
+    bus = "sata" if disk.device == "cdrom" else "virtio"
+    return (
+        f"<disk type='{disk.kind}' device='{disk.device}'><driver name='qemu' type='{disk.format}' cache='none'/>"
+        f"{source}<target dev='{disk.target}' bus='{bus}'/>{'<readonly/>' if disk.device == 'cdrom' else ''}"
+        f"<alias name='ua-{disk.target}'/></disk>"
+    )
+
+
+@contextmanager
+def loop_device(file: Path, size: int) -> Iterator[Path]:
+    """A block device of `size` bytes backed by a new file."""
+    run(["qemu-img", "create", "-q", "-f", "raw", str(file), str(size)], timeout=30)
+    device = run(["losetup", "--find", "--show", str(file)], timeout=30).stdout.strip()
+    try:
+        yield Path(device)
+    finally:
+        run(["losetup", "--detach", device], timeout=30)
+
+
+@contextmanager
+def small_filesystem(folder: Path, size: int) -> Iterator[Path]:
+    """An ext4 file system of `size` bytes, mounted at a new folder below `folder`."""
+    image = folder / f"{uuid4().hex}.ext4"
+    mountpoint = Path(tempfile.mkdtemp(dir=folder, prefix="small-"))
+    with image.open("wb") as file:
+        file.truncate(size)
+    run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-O", "^has_journal", str(image)], timeout=60)
+    run(["mount", "-o", "loop", str(image), str(mountpoint)], timeout=30)
+    mountpoint.chmod(0o755)
+    try:
+        yield mountpoint
+    finally:
+        run(["umount", str(mountpoint)], timeout=30)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def image_holds(path: Path | str, image_format: str, byte: int, *, offset: int = 0, size: int = MIB) -> bool:
+    """Whether this part of an image that nobody has open is filled with `byte`, seen through its whole chain."""
+    command = f"read -P {byte} {offset} {size}"
+    shown = run(["qemu-io", "-r", "-f", image_format, "-c", command, str(path)], timeout=60, check=False)
+    assert f"read {size}/{size} bytes" in shown.stdout, shown
+    return "Pattern verification failed" not in shown.stdout
+
+
+def kind_of(spec: DiskSpec) -> ImageKind:
+    """The journal's word for a disk's kind."""
+    return ImageKind(spec.kind)
