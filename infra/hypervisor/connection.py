@@ -20,7 +20,8 @@ import libvirt_qemu
 
 from infra.errors import DomainNotFound, HypervisorError, HypervisorUnreachable
 from infra.hypervisor import codes
-from infra.hypervisor.domain import BlockJob, Domain, FileSystem
+from infra.hypervisor.answers import BlockJob, FileSystem
+from infra.hypervisor.domain import Domain
 
 __all__ = ["BlockJob", "Domain", "FileSystem", "Hypervisor", "Link", "Versions"]
 

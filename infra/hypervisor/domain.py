@@ -8,11 +8,11 @@ once (see Link).
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from infra.errors import DomainStateChanged, HypervisorError, HypervisorUnreachable
 from infra.hypervisor import codes, domain_xml
+from infra.hypervisor.answers import BlockJob, FileSystem
 from infra.hypervisor.parsed import ParsedDomain
 from infra.model import DomainState
 
@@ -25,26 +25,6 @@ T = TypeVar("T")
 
 _STATES = {1: DomainState.RUNNING, 3: DomainState.PAUSED, 5: DomainState.SHUT_OFF}
 _UNDEFINE = codes.Undefine.MANAGED_SAVE | codes.Undefine.SNAPSHOTS_METADATA | codes.Undefine.CHECKPOINTS_METADATA
-
-
-@dataclass(frozen=True, slots=True)
-class BlockJob:
-    """A block job as libvirt reports it. Equal `cur` and `end` do not mean ready: the live <mirror> does."""
-
-    kind: str  # pull, copy, commit, active commit, backup
-    cur: int  # bytes done
-    end: int  # bytes in all, so far
-    bandwidth: int  # MiB a second; 0: unlimited
-
-
-@dataclass(frozen=True, slots=True)
-class FileSystem:
-    """A mounted file system, as the guest agent reports it."""
-
-    mountpoint: str
-    device: str
-    kind: str
-    disks: tuple[str, ...]  # disk targets it lies on; empty when the agent does not know
 
 
 class Domain:
@@ -168,13 +148,22 @@ class Domain:
             return ""
 
     def live(self) -> ParsedDomain | None:
-        """Its live definition, parsed, volumes of storage pools as paths; None when it is shut off."""
+        """Its live definition, parsed; None when it is shut off."""
         xml = self.live_xml()
-        return domain_xml.parse_domain(xml, volume_path=self.volume_path) if xml else None
+        return self.parse(xml) if xml else None
 
     def inactive(self) -> ParsedDomain:
-        """Its definition, parsed, volumes of storage pools as paths."""
-        return domain_xml.parse_domain(self.inactive_xml(), volume_path=self.volume_path)
+        """Its definition, parsed."""
+        return self.parse(self.inactive_xml())
+
+    def saved(self) -> ParsedDomain | None:
+        """The definition in its managed save image, parsed; None without one."""
+        xml = self.managed_save_xml()
+        return self.parse(xml) if xml else None
+
+    def parse(self, xml: str) -> ParsedDomain:
+        """A definition of this domain, parsed, the volumes of storage pools as paths."""
+        return domain_xml.parse_domain(xml, volume_path=self.volume_path)
 
     # ---------------------------------------------------------------------------------------- the guest agent
 

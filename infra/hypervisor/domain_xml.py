@@ -138,7 +138,9 @@ def _at_volume(disk: ParsedDisk, volume_path: VolumePath | None) -> ParsedDisk:
         path = volume_path(image.pool, image.volume) if image.kind == "volume" else ""
         return replace(image, path=path) if path else image
 
-    return replace(disk, image=located(disk.image), backing=tuple(located(image) for image in disk.backing))
+    mirror = disk.mirror and replace(disk.mirror, image=located(disk.mirror.image))
+    backing = tuple(located(image) for image in disk.backing)
+    return replace(disk, image=located(disk.image), backing=backing, mirror=mirror)
 
 
 def _attribute(parent: Element, path: str, name: str) -> str:

@@ -9,7 +9,6 @@ from infra.errors import DiskMissing, DomainBusy, DomainStateChanged
 from infra.hypervisor import images
 from infra.hypervisor.connection import Domain
 from infra.hypervisor.disks import check_excluded, classify, image_format, needs_chain
-from infra.hypervisor.domain_xml import parse_domain
 from infra.hypervisor.image_info import ImageInfo
 from infra.hypervisor.outside import outside_disks, outside_targets
 from infra.hypervisor.parsed import ParsedDisk, ParsedDomain, ParsedTpm
@@ -32,8 +31,8 @@ def inspect(domain: Domain, *, exclude_disks: Collection[str], ours: Collection[
     persistent = domain.persistent()
     if (state is DomainState.SHUT_OFF) != (not live_xml):
         raise DomainStateChanged(f"The VM {name!r} was started or stopped while it was looked at.")
-    live = parse_domain(live_xml, volume_path=domain.volume_path) if live_xml else None
-    inactive = parse_domain(inactive_xml, volume_path=domain.volume_path)
+    live = domain.parse(live_xml) if live_xml else None
+    inactive = domain.parse(inactive_xml)
     now = live or inactive
     if live is not None and persistent:
         _refuse_drift(name, drift(live, inactive, ours=ours))

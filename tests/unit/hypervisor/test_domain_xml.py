@@ -279,3 +279,12 @@ def test_a_definition_of_nothing_has_empty_facts() -> None:
     """Missing elements read as empty, not as an error."""
     found = parse_domain("<domain/>")
     assert (found.name, found.uuid, found.disks, found.nvram, found.tpm) == ("", "", (), None, None)
+
+
+def test_a_mirror_into_a_volume_is_looked_up() -> None:
+    """The target of a commit into a storage pool's volume is a path like the volume itself."""
+    mirror = "<mirror type='volume' job='active-commit' ready='yes'><source pool='p' volume='v'/></mirror>"
+    text = f"<domain><devices><disk><source file='/a'/>{mirror}<target dev='vda'/></disk></devices></domain>"
+    found = parse_domain(text, volume_path=lambda pool, volume: f"/{pool}/{volume}").disks[0].mirror
+    assert found is not None
+    assert (found.image.path, found.ready) == ("/p/v", True)
