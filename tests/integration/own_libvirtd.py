@@ -1,0 +1,99 @@
+"""A libvirtd of one's own, to be killed at will while the host's own goes on.
+
+It lives in a mount namespace in which its sockets, state, definitions and logs are folders of ours; seen from outside
+its socket is a file like any other.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from infra.errors import CommandFailed
+from infra.process import Child, spawn
+from tests.guests import virsh, wait_for
+
+_PLACES = {
+    "run": "/run/libvirt",
+    "lib": "/var/lib/libvirt",
+    "etc": "/etc/libvirt/qemu",
+    "log": "/var/log/libvirt",
+}
+_START_S = 60
+
+
+class OwnLibvirtd:
+    """Made by `own_libvirtd`."""
+
+    def __init__(self, folder: Path, namespace: Child) -> None:
+        self._folder = folder
+        self._namespace = namespace
+        self._daemon = ExitStack()
+        self._child: Child | None = None
+        self.uri = f"qemu+unix:///system?socket={folder}/run/libvirt-sock"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        # A killed libvirtd leaves its socket behind: only an answer shows that the new one has bound it.
+        self._child = self._daemon.enter_context(self._inside("libvirtd"))
+        wait_for(self.answers, timeout=_START_S, what="libvirtd of one's own")
+
+    def kill(self) -> None:
+        """kill -9; its guests go on."""
+        assert self._child is not None, "it does not run"
+        self._child.kill()
+        self._child = None
+        self._daemon.close()
+
+    def answers(self) -> bool:
+        """Whether a connection can be opened."""
+        try:
+            virsh(self.uri, "uri", timeout=20)
+        except CommandFailed:
+            return False
+        return True
+
+    @contextmanager
+    def _inside(self, program: str) -> Iterator[Child]:
+        pid_file = self._folder / f"{program}.pid"
+        argv = ["nsenter", "-t", str(self._namespace.pid), "-m", program, "-p", str(pid_file)]
+        with (self._folder / f"{program}.out").open("wb") as log, spawn(argv, output=log) as child:
+            yield child
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """The virtlogd that takes its guests' output."""
+        with self._inside("virtlogd"):
+            socket = self._folder / "run/virtlogd-sock"
+            wait_for(socket.exists, timeout=_START_S, what="virtlogd of one's own")
+            yield
+
+    def end(self) -> None:
+        """End its guests, then itself."""
+        if self._child is None:
+            self.start()
+        for name in virsh(self.uri, "list", "--uuid").split():
+            virsh(self.uri, "destroy", name)
+        self._daemon.close()
+
+
+@contextmanager
+def own_libvirtd() -> Iterator[OwnLibvirtd]:
+    """A libvirtd that answers, with no domain. Needs root."""
+    folder = Path(tempfile.mkdtemp(prefix="vmborg-libvirtd-", dir="/var/tmp"))
+    folder.chmod(0o755)
+    mounts = "".join(f"mkdir {folder}/{name}; mount --bind {folder}/{name} {at}; " for name, at in _PLACES.items())
+    script = f"set -e; mount --make-rprivate /; {mounts} mkdir /run/libvirt/common; echo ready; exec sleep infinity"
+    try:
+        with spawn(["unshare", "-m", "sh", "-c", script]) as namespace:
+            assert namespace.stdout.readline() == "ready\n", namespace.stderr.read()
+            daemon = OwnLibvirtd(folder, namespace)
+            with daemon.logging():
+                daemon.start()
+                try:
+                    yield daemon
+                finally:
+                    daemon.end()
+    finally:
+        shutil.rmtree(folder)

@@ -1,0 +1,137 @@
+"""A daemon that goes away and comes back."""
+
+import time
+from collections.abc import Iterator
+from threading import Thread
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from infra.errors import HypervisorUnreachable
+from infra.hypervisor import connection
+from infra.hypervisor.connection import Domain, Hypervisor, Link
+from infra.model import DomainState
+from tests.integration.own_libvirtd import OwnLibvirtd, own_libvirtd
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[OwnLibvirtd]:
+    """One for all tests here; each leaves it running."""
+    with own_libvirtd() as found:
+        yield found
+
+
+@pytest.fixture
+def domain(daemon: OwnLibvirtd) -> Iterator[Domain]:
+    """A paused domain, looked up on a connection made before anything happens to the daemon."""
+    xml = f"""<domain type='qemu'><name>read-{uuid4().hex[:8]}</name><memory unit='MiB'>16</memory>
+        <os><type arch='x86_64' machine='pc'>hvm</type></os>
+        <devices><controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"""
+    with Hypervisor.open(daemon.uri) as hypervisor:
+        found = hypervisor.define(xml)
+        found.start(paused=True)
+        yield found
+    with Hypervisor.open(daemon.uri) as hypervisor:
+        left = hypervisor.by_uuid(found.uuid)
+        if left.live_xml():
+            left.destroy()
+        left.undefine()
+
+
+def test_reading_goes_on_after_a_restart(daemon: OwnLibvirtd, domain: Domain) -> None:
+    """After libvirtd was killed and started again, a domain that was found before is read as if nothing was."""
+    uuid, before = domain.uuid, domain.inactive_xml()
+    daemon.kill()
+    daemon.start()
+    assert domain.state() is DomainState.PAUSED
+    assert (domain.uuid, domain.inactive_xml()) == (uuid, before)
+    assert domain.live_xml()
+
+
+def test_reading_waits_for_a_daemon_that_is_starting(daemon: OwnLibvirtd, domain: Domain) -> None:
+    """A read that finds the daemon gone waits a few seconds for it to come back."""
+    answers: list[bool] = []
+    reader = Thread(target=lambda: answers.append(domain.persistent()))
+    daemon.kill()
+    reader.start()
+    daemon.start()
+    reader.join(timeout=30)
+    assert answers == [True]
+
+
+def test_a_daemon_that_stays_away_is_an_error_in_time(
+    daemon: OwnLibvirtd, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read gives up with HypervisorUnreachable after the wait, saying what to start; the connection heals later."""
+    monkeypatch.setattr(connection, "RECONNECT_WAIT", 1.0)
+    daemon.kill()
+    began = time.monotonic()
+    try:
+        with pytest.raises(HypervisorUnreachable) as caught:
+            domain.state()
+        assert 1.0 <= time.monotonic() - began < 5.0
+        assert caught.value.transient
+        assert "libvirtd" in caught.value.remedy
+    finally:
+        daemon.start()
+    assert domain.state() is DomainState.PAUSED
+
+
+def test_acting_on_a_broken_connection_is_sent_once_on_a_new_one(daemon: OwnLibvirtd, domain: Domain) -> None:
+    """An act after a restart finds the connection broken before anything is sent, and is carried out."""
+    daemon.kill()
+    daemon.start()
+    domain.resume()
+    assert domain.state() is DomainState.RUNNING
+
+
+@pytest.mark.parametrize(("method", "calls"), [("act", 1), ("read", 2)])
+def test_an_act_is_never_repeated_and_a_read_is(daemon: OwnLibvirtd, domain: Domain, method: str, calls: int) -> None:
+    """When the daemon dies under a call, an act is given up and a read done once more."""
+    link = Link(daemon.uri)
+    done: list[int] = []
+
+    def die_then_ask(raw: Any) -> str:
+        done.append(1)
+        if len(done) == 1:
+            daemon.kill()
+            if method == "read":
+                daemon.start()
+        return raw.lookupByUUIDString(domain.uuid).name()
+
+    try:
+        if method == "read":
+            assert link.read("Asking", die_then_ask) == domain.name
+        else:
+            with pytest.raises(HypervisorUnreachable):
+                link.act("Asking", die_then_ask)
+    finally:
+        link.close()
+        if not daemon.answers():
+            daemon.start()
+    assert len(done) == calls
+
+
+def test_threads_share_one_new_connection(daemon: OwnLibvirtd, domain: Domain) -> None:
+    """Many threads that find the connection broken at once all get their answer."""
+    daemon.kill()
+    daemon.start()
+    states: list[DomainState] = []
+    threads = [Thread(target=lambda: states.append(domain.state())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert states == [DomainState.PAUSED] * 8
+
+
+def test_a_closed_hypervisor_is_not_opened_again(daemon: OwnLibvirtd) -> None:
+    """After close, which may be called twice, every call raises HypervisorUnreachable."""
+    hypervisor = Hypervisor.open(daemon.uri)
+    hypervisor.close()
+    hypervisor.close()
+    with pytest.raises(HypervisorUnreachable, match="closed"):
+        hypervisor.domains()
