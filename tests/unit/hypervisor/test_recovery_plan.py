@@ -101,12 +101,14 @@ def test_no_state_at_all_breaks_the_invariants(phase: Phase) -> None:
         for step in plan(View(phase, (state,))):
             if step.act is Act.UNLINK:
                 assert state.users == ()
-                assert OVERLAY.path and LIVE not in (state.live, state.inactive)
+                assert OVERLAY.path
+                assert LIVE not in (state.live, state.inactive)
                 assert state.content in (Content.EMPTY, Content.UNFINISHED) or (
                     state.content is Content.DATA and state.pivot_asked and BASE in (state.live, state.inactive)
                 )
             if step.act is Act.COMMIT_OFFLINE:
-                assert state.live is not LIVE and state.live is not BASE
+                assert state.live is not LIVE
+                assert state.live is not BASE
                 assert state.content in (Content.EMPTY, Content.DATA)
                 assert state.inactive is LIVE or not (state.pivot_asked or state.base_newer or state.base_users)
             if STRANGE is state.live:
