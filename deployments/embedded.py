@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -63,7 +63,7 @@ def configured_api() -> str:
 
 
 @contextmanager
-def prefect_api(state_dir: Path) -> Iterator[None]:
+def prefect_api(state_dir: Path) -> Generator[None]:
     """Have a Prefect API for the flows run in this block. Nothing is started when one is configured.
 
     While the server starts, the caller may import prefect in another thread. Raises ProcessError.
@@ -77,7 +77,7 @@ def prefect_api(state_dir: Path) -> Iterator[None]:
     os.environ["PREFECT_SERVER_API_AUTH_STRING"] = password
     with (
         (home / "server.log").open("wb") as log,
-        spawn(_server_command(port), env=_server_environment(home), output=log) as server,
+        spawn(_server_command(port), env=_server_environment(home), stdout=log, stderr=log) as server,
     ):
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
         os.environ["PREFECT_API_AUTH_STRING"] = password

@@ -2,17 +2,16 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from infra.borg.client import CreateResult
+from infra.borg.client import ArchiveItem, CreateResult
 from infra.borg.comment import render_comment
-from infra.borg.names import unfinished
 from infra.errors import ArchiveIncomplete, ArchiveNotFound, DomainStateChanged, VmborgError, WindowExceeded
 from infra.hypervisor.guard import OverlayGuard
-from infra.manifest import ARCHIVE_DIR, expected_items
-from infra.model import ImageKind
+from infra.manifest import ARCHIVE_DIR, ManifestDisk, expected_items
+from infra.model import DomainState, ImageKind
 from tasks.domains import FrozenPoint, image_stamps
 from tasks.job import BackupJob
 from tasks.policy import step
@@ -22,6 +21,7 @@ logger = logging.getLogger("vmborg.backup")
 
 VERIFY_TIMEOUT_S = 900.0
 _WATCH_INTERVAL_S = 1.0
+_UNCHANGED = "U"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,16 @@ class ArchiveFigures:
     original: int
     stored: int
     seconds: float
+
+
+def _figures(disk: ManifestDisk, created: CreateResult, items: dict[str, ArchiveItem]) -> DiskFigures:
+    read = [image for image in disk.chain if created.files.get(image.source) != _UNCHANGED]
+    return DiskFigures(
+        target=disk.target,
+        size=disk.virtual_size,
+        read=sum(image.allocated for image in read),
+        stored=sum(items[image.archive_path].unique or 0 for image in disk.chain),
+    )
 
 
 class _Stop:
@@ -117,7 +127,7 @@ def _comment(job: BackupJob, point: FrozenPoint) -> dict[str, str]:
 
 
 @contextmanager
-def _watching(job: BackupJob, point: FrozenPoint, stop: _Stop) -> Iterator[None]:
+def _watching(job: BackupJob, point: FrozenPoint, stop: _Stop) -> Generator[None]:
     """Live: guard the overlays' space and the window's deadline. Shut off: look whether somebody starts the domain."""
     if point.overlays:
         guard = OverlayGuard(
@@ -137,19 +147,23 @@ def _watching(job: BackupJob, point: FrozenPoint, stop: _Stop) -> Iterator[None]
     finally:
         done.set()
         watcher.join()
-    if job.domain.active():
+    if _is_active(job):
         stop(_started(job))
 
 
 def _watch_start(job: BackupJob, stop: _Stop, done: threading.Event) -> None:
     while not done.wait(_WATCH_INTERVAL_S):
         try:
-            if job.domain.active():
+            if _is_active(job):
                 stop(_started(job))
                 return
         except VmborgError as error:
             stop(error)
             return
+
+
+def _is_active(job: BackupJob) -> bool:
+    return job.domain.state() is not DomainState.SHUT_OFF
 
 
 def _started(job: BackupJob) -> DomainStateChanged:
@@ -194,7 +208,7 @@ def verify_archive(job: BackupJob, point: FrozenPoint, created: CreateResult) ->
 
     Raises ArchiveIncomplete (the archive is deleted), and borg's typed errors.
     """
-    items = {item.path: item for item in job.repository.items(job.unfinished_archive)}
+    items = {item.path: item for item in job.repository.items(job.unfinished_archive, unique=True)}
     wrong: list[str] = []
     for path, size in expected_items(point.manifest).items():
         if path not in items:
@@ -208,10 +222,10 @@ def verify_archive(job: BackupJob, point: FrozenPoint, created: CreateResult) ->
             evidence="\n".join(wrong),
             remedy="Run the backup again; if it happens twice, look at the storage of these images.",
         )
-    job.repository.rename(unfinished(job.archive), job.archive)
+    job.repository.rename(job.unfinished_archive, job.archive)
     return ArchiveFigures(
         archive=job.archive,
-        disks=tuple(_figures(disk.target, point, created, items) for disk in point.facts.covered),
+        disks=tuple(_figures(disk, created, items) for disk in point.manifest.disks if disk.chain),
         original=created.original_size,
         stored=created.deduplicated_size,
         seconds=created.seconds,

@@ -9,7 +9,7 @@ from pathlib import Path
 from infra.config.fields import render_size
 from infra.config.models import Config, RepositoryConfig
 from infra.config.secrets import file_problem
-from infra.errors import VmborgError
+from infra.errors import RepositoryLocked, VmborgError
 from infra.hypervisor.connection import Hypervisor
 from infra.hypervisor.security import APPARMOR_FIXED, confinement, security_models
 from infra.journal.store import Journal
@@ -133,10 +133,15 @@ def repository_findings(config: Config, name: str) -> Iterator[Finding]:
     settings = config.repositories[name]
     subject = f"repository {name}"
     yield from _secret(subject, settings)
-    opened = _guarded(subject, "open", lambda: _open(config, name))
-    yield opened
-    if opened.health is not Health.OK:
+    try:
+        open_repository(config, name).probe()
+    except RepositoryLocked as error:  # so it is while a backup runs
+        yield failed(error, subject=subject, check="open", health=Health.WARNING)
         return
+    except VmborgError as error:
+        yield failed(error, subject=subject, check="open")
+        return
+    yield Finding(Health.OK, subject, "open", f"{settings.location} opens with its passphrase")
     yield from _key(config.state, name, settings)
     if settings.location.startswith("/"):
         yield _repository_space(subject, Path(settings.location))
@@ -155,13 +160,6 @@ def _secret(subject: str, settings: RepositoryConfig) -> Iterator[Finding]:
             problem = error.strerror or str(error)
         if problem:
             yield Finding(Health.CRITICAL, subject, "passphrase", f"{ref.file}: {problem}", f"chmod 0600 {ref.file}")
-
-
-def _open(config: Config, name: str) -> Finding:
-    info = open_repository(config, name).info()
-    return Finding(
-        Health.OK, f"repository {name}", "open", f"{config.repositories[name].location}: {info.encryption}, opens"
-    )
 
 
 def _key(state: StateDir, name: str, settings: RepositoryConfig) -> Iterator[Finding]:

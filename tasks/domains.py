@@ -5,10 +5,10 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from infra.errors import DomainBusy, FreezeFailed, NoSpace, VmborgError
+from infra.errors import DomainBusy, FreezeFailed, NoSpace
 from infra.hypervisor.freeze import frozen_window
 from infra.hypervisor.inspect import inspect
-from infra.hypervisor.snapshot import overlay_path, take_snapshot
+from infra.hypervisor.snapshot import overlay_path, require_free_paths, take_snapshot
 from infra.manifest import Manifest
 from infra.model import (
     Consistency,
@@ -136,7 +136,7 @@ def plan_overlays(job: BackupJob, facts: DomainFacts) -> tuple[Overlay, ...]:
             base=disk.base.path,
             base_kind=disk.base.kind,
             base_format=disk.base.format,
-            path=overlay_path(disk.base, disk.target, job.run_id, job.config.hypervisor.overlay_dir),
+            path=overlay_path(disk.base, disk.target, run_id=job.run_id, overlay_dir=job.config.hypervisor.overlay_dir),
         )
         for disk in facts.covered
     )
@@ -183,6 +183,7 @@ def _snapshot_live(
         repository=job.policy.repository,
         archive=job.unfinished_archive,
     )
+    require_free_paths(overlays)
     job.journal.write(entry)
     with frozen_window(
         job.domain,
@@ -212,20 +213,6 @@ def put_domain_back(job: BackupJob) -> PutBackReport | None:
     report = close_run(job.config, job.hypervisor, job.journal, entry)
     logger.info("the domain is back on its bases")
     return report
-
-
-def still_shut_off(job: BackupJob) -> bool:
-    """Whether a domain that was shut off still is. Raises HypervisorUnreachable."""
-    try:
-        return not inspect_running(job)
-    except VmborgError:
-        logger.warning("%s cannot be looked at now", job.name)
-        raise
-
-
-def inspect_running(job: BackupJob) -> bool:
-    """Whether a qemu process holds the domain's disks now."""
-    return job.domain.active()
 
 
 def image_stamps(facts: DomainFacts) -> dict[str, tuple[int, int]]:

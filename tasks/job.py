@@ -1,7 +1,7 @@
 """What every step of one backup run shares: configuration, connections, names."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -57,7 +57,7 @@ def load_config(path: str | None) -> Config:
 
 
 @contextmanager
-def backup_job(vm: str, config_path: str | None) -> Iterator[BackupJob]:
+def backup_job(vm: str, config_path: str | None) -> Generator[BackupJob]:
     """Open everything one VM's backup needs and hold the domain's lock.
 
     Raises ConfigError, HypervisorUnreachable, DomainNotFound, UsageError (the VM is excluded), DomainBusy (another

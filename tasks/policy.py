@@ -5,7 +5,7 @@ a running copy (docs/adr/0003).
 """
 
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
@@ -26,7 +26,7 @@ def is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> boo
 
 
 def _error_of(state: State[Any]) -> object:
-    return state.result(raise_on_failure=False)  # pyright: ignore[reportUnknownMemberType]
+    return state.result(raise_on_failure=False)
 
 
 def step(name: str, *, retries: bool = False, timeout_s: float | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
@@ -37,7 +37,7 @@ def step(name: str, *, retries: bool = False, timeout_s: float | None = None) ->
     """
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
-        made = task(
+        return task(
             name=name,
             task_run_name=name,
             cache_policy=NO_CACHE,
@@ -47,6 +47,5 @@ def step(name: str, *, retries: bool = False, timeout_s: float | None = None) ->
             retry_condition_fn=is_transient if retries else None,
             timeout_seconds=timeout_s,
         )(function)
-        return cast("Task[P, R]", made)
 
     return decorate

@@ -1,7 +1,7 @@
 """Tell how far a copy is: to a listener in this process (a progress bar) and, throttled, to a Prefect artifact."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
@@ -26,7 +26,7 @@ _listeners: list[Listener] = []
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
+def listening(listener: Listener) -> Generator[None]:
     """Have `listener` called with every step of progress made in this process while the block runs."""
     _listeners.append(listener)
     try:

@@ -42,6 +42,7 @@ def close_run(config: Config, hypervisor: Hypervisor, journal: Journal, entry: J
         commit_deadline=policy.commit_deadline,
         pivot_deadline=policy.pivot_deadline,
         on_action=lambda action: logger.info("%s: %s", entry.name, action),
+        save=journal.write,
     )
     journal.close(entry.uuid)
     return report

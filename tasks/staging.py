@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from infra.errors import DiskMissing
+from infra.hypervisor import images
 from infra.manifest import (
     ARCHIVE_DIR,
     Manifest,
@@ -150,4 +151,5 @@ def _describe_image(image: Image) -> ManifestImage:
         kind=image.kind,
         size=image.size,
         virtual_size=image.virtual_size,
+        allocated=images.allocated(image.path),
     )

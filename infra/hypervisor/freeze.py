@@ -220,6 +220,6 @@ def _watchdog(domain: Domain, *, uri: str, agent_timeout: int, deadline: float) 
         *(part for pair in options.items() for part in pair),
     ]
     search = os.pathsep.join(filter(None, (str(_CODE_ROOT), os.environ.get("PYTHONPATH", ""))))
-    with spawn(argv, env={"PYTHONPATH": search}, stdin=True, own_session=True, die_with_parent=False) as child:
+    with spawn(argv, env={"PYTHONPATH": search}, stdin=True, detached=True) as child:
         child.release()
         yield _Guard(child)

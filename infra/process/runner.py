@@ -12,10 +12,10 @@ import shlex
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 from infra.errors import CommandFailed, CommandNotFound, CommandTimedOut
 
@@ -49,7 +49,7 @@ def run(
     *,
     timeout: float,
     check: bool = True,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     cwd: str | None = None,
     input_text: str | None = None,
     secrets: Mapping[str, str] | None = None,
@@ -150,18 +150,19 @@ class Child:
 def spawn(
     argv: Sequence[str],
     *,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     cwd: str | None = None,
     secrets: Mapping[str, str] | None = None,
     stdin: bool = False,
-    output: IO[bytes] | None = None,
-    own_session: bool = False,
-    die_with_parent: bool = True,
-) -> Iterator[Child]:
+    stdout: IO[bytes] | None = None,
+    stderr: IO[bytes] | None = None,
+    detached: bool = False,
+) -> Generator[Child]:
     """Start a program; at the end of the block it is terminated if it still runs and was not released.
 
-    `env` is added to ours (with LANG=C.UTF-8, which borg and qemu-img need for stable messages). `output` is a file
-    that takes stdout and stderr instead of two pipes. `own_session` keeps signals to our process group away from it.
+    `env` is added to ours (with LANG=C.UTF-8, which borg and qemu-img need for stable messages); None takes a variable
+    away. `stdout` and `stderr` are files instead of pipes. `detached` gives it a session of its own and lets it outlive
+    us.
 
     Raises CommandNotFound.
     """
@@ -169,30 +170,18 @@ def spawn(
     try:
         for variable, secret in (secrets or {}).items():
             descriptors[variable] = _readable(secret)
-        environment = {**os.environ, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", **(env or {})}
-        environment |= {variable: str(descriptor) for variable, descriptor in descriptors.items()}
         logger.debug("+ %s", shlex.join(argv))
-        try:
-            popen = subprocess.Popen(
-                list(argv),
-                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-                stdout=output or subprocess.PIPE,
-                stderr=output or subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                env=environment,
-                cwd=cwd,
-                pass_fds=tuple(descriptors.values()),
-                start_new_session=own_session,
-                preexec_fn=_prepare_child(os.getpid()) if die_with_parent else None,  # noqa: PLW1509 - see there
-            )
-        except (FileNotFoundError, PermissionError) as error:
-            raise CommandNotFound(
-                f"{argv[0]} cannot be started.",
-                evidence=f"{shlex.join(argv)}: {error.strerror}",
-                remedy=f"Install {argv[0]} on this host.",
-            ) from error
+        popen = _start(
+            argv,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=stdout or subprocess.PIPE,
+            stderr=stderr or subprocess.PIPE,
+            env=_environment(env or {}, descriptors),
+            cwd=cwd,
+            pass_fds=tuple(descriptors.values()),
+            start_new_session=detached,
+            preexec_fn=None if detached else _prepare_child(os.getpid()),
+        )
     finally:
         for descriptor in descriptors.values():
             os.close(descriptor)
@@ -206,6 +195,23 @@ def spawn(
             if stream is not None:
                 with suppress(BrokenPipeError):
                     stream.close()
+
+
+def _start(argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(list(argv), text=True, encoding="utf-8", errors="replace", **options)
+    except (FileNotFoundError, PermissionError) as error:
+        raise CommandNotFound(
+            f"{argv[0]} cannot be started.",
+            evidence=f"{shlex.join(argv)}: {error.strerror}",
+            remedy=f"Install {argv[0]} on this host.",
+        ) from error
+
+
+def _environment(env: Mapping[str, str | None], descriptors: Mapping[str, int]) -> dict[str, str]:
+    merged: dict[str, str | None] = {**os.environ, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", **env}
+    merged |= {variable: str(descriptor) for variable, descriptor in descriptors.items()}
+    return {variable: value for variable, value in merged.items() if value is not None}
 
 
 def _piped(stream: IO[str] | None) -> IO[str]:

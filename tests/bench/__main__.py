@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 from infra.process import spawn
@@ -76,7 +78,9 @@ def measure(world: World, guest: Guest) -> list[Figure]:
         absolute(
             "all but borg, with a Prefect server", served.seconds - served_result["borg_seconds"], bound=5.0, unit="s"
         ),
-        absolute("all but borg, embedded Prefect", second.seconds - second_result["borg_seconds"], bound=10.0, unit="s"),
+        absolute(
+            "all but borg, embedded Prefect", second.seconds - second_result["borg_seconds"], bound=10.0, unit="s"
+        ),
         absolute("peak memory of vmborg's process", peak, bound=250.0, unit="MB"),
         speed("restore, speed against borg extract --sparse", ours_restore, theirs_restore, bound=0.9),
     ]
@@ -143,7 +147,7 @@ def prefect_server(world: World) -> Iterator[dict[str, str]]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }
     argv = [str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(_PORT)]
-    with (world.root / "server.log").open("wb") as log, spawn(argv, env=env, output=log):
+    with (world.root / "server.log").open("wb") as log, spawn(argv, env=env, stdout=log, stderr=log):
         api = f"http://127.0.0.1:{_PORT}/api"
         wait_for(lambda: healthy(api), timeout=120, what="the Prefect server")
         yield {"PREFECT_API_URL": api}
@@ -151,8 +155,11 @@ def prefect_server(world: World) -> Iterator[dict[str, str]]:
 
 def healthy(api: str) -> bool:
     """Whether the server answers."""
-    done = subprocess.run(["curl", "-fs", f"{api}/health"], check=False, capture_output=True)
-    return done.returncode == 0
+    try:
+        with urllib.request.urlopen(f"{api}/health", timeout=5) as answer:
+            return bool(answer.status == HTTPStatus.OK)
+    except OSError:
+        return False
 
 
 def _write(path: Path, text: str) -> None:

@@ -20,7 +20,7 @@ NAME = "vmborg-bench"
 MIB = 1024**2
 DATA = 3 * 1024 * MIB + 256 * MIB
 BIN = Path(sys.prefix) / "bin"
-_PASSPHRASE = "only-for-the-bench"  # noqa: S105 - of a throw-away repository
+_PASSPHRASE = "only-for-the-bench"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,9 @@ def _make_image(world: World) -> None:
     generator = random.Random(7)
     budget = _copy_real_files(files / "usr", DATA // 2)
     pages, noise = (DATA - budget) // 2, (DATA - budget) // 2
-    _write(files / "pages", pages, lambda: generator.randbytes(MIB // 2) + bytes(MIB // 2 - 64) + generator.randbytes(64))
+    _write(
+        files / "pages", pages, lambda: generator.randbytes(MIB // 2) + bytes(MIB // 2 - 64) + generator.randbytes(64)
+    )
     _write(files / "noise", noise, lambda: generator.randbytes(MIB))
     raw = world.root / "raw"
     run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-d", str(files), str(raw), "6G"], timeout=1200)

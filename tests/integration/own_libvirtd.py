@@ -58,7 +58,7 @@ class OwnLibvirtd:
     def _inside(self, program: str) -> Iterator[Child]:
         pid_file = self._folder / f"{program}.pid"
         argv = ["nsenter", "-t", str(self._namespace.pid), "-m", program, "-p", str(pid_file)]
-        with (self._folder / f"{program}.out").open("wb") as log, spawn(argv, output=log) as child:
+        with (self._folder / f"{program}.out").open("wb") as log, spawn(argv, stdout=log, stderr=log) as child:
             yield child
 
     @contextmanager

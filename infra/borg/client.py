@@ -1,0 +1,292 @@
+"""One repository, and what can be asked of borg about it: a method a verb.
+
+Every method raises BorgError's subtypes (infra/borg/failures.py) and CommandNotFound.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from infra.borg.command import Finished, Target, run_borg
+from infra.borg.comment import parse_comment
+from infra.borg.messages import ArchiveProgress, FileStatus, Message, PercentProgress
+from infra.errors import ArchiveIncomplete, RepositoryNotFound
+
+__all__ = ["ArchiveInfo", "ArchiveItem", "CreateResult", "Repository", "RepositoryInfo"]
+
+CHUNKER = "fixed,4194304"
+"""Blocks of 4 MiB: images change in place, and a fixed chunker is half the work of a rolling one (borg docs:
+usage/notes; it also lets --sparse skip holes)."""
+
+FILES_CACHE = "ctime,size,inode"
+_PROBE_LOCK_WAIT_S = 20
+_CHECKPOINT_INTERVAL_S = 10 * 365 * 86400  # never: a killed run shall leave no NAME.checkpoint
+_BAD_STATUS = {"C", "E"}
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryInfo:
+    """What `borg info` tells of a repository."""
+
+    id: str
+    location: str
+    encryption: str
+    modified: datetime
+    stored: int  # bytes of compressed, deduplicated data
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveInfo:
+    """An archive in the list of a repository."""
+
+    name: str
+    time: datetime
+    comment: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveItem:
+    """A file or directory of an archive: borg's type letter, and bytes."""
+
+    path: str
+    type: str  # "-" file, "d" directory, "l" link, ...
+    size: int
+    unique: int | None = None  # compressed bytes of blocks that nothing else in the repository has, if asked for
+
+
+@dataclass(frozen=True, slots=True)
+class CreateResult:
+    """What a create did. Bytes and seconds."""
+
+    original_size: int
+    deduplicated_size: int  # new in the repository
+    seconds: float
+    read_bytes: int  # read by borg's process in all, its caches among it
+    stopped: bool = False
+    files: dict[str, str] = field(default_factory=dict[str, str])  # path given to borg: its status letter
+
+
+class Repository:
+    """A borg repository. borg is started anew for each call."""
+
+    def __init__(  # noqa: PLR0913 - what the configuration says of a repository
+        self,
+        *,
+        name: str,
+        location: str,
+        passphrase: str | None,
+        encryption: str,
+        compression: str,
+        base_dir: Path,
+        lock_wait: int,
+        remote_path: str | None = None,
+        rsh: str | None = None,
+    ) -> None:
+        self.name = name
+        self.location = location
+        self.encryption = encryption
+        self.compression = compression
+        self.seconds = 0.0
+        """Seconds spent in borg by all calls so far."""
+        self._target = Target(
+            location=location,
+            passphrase=passphrase,
+            base_dir=base_dir,
+            lock_wait=lock_wait,
+            remote_path=remote_path,
+            rsh=rsh,
+            unencrypted=encryption == "none",
+        )
+
+    def _borg(self, *arguments: str, **how: Any) -> Finished:
+        self._target.base_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        done = run_borg(self._target, arguments, **how)
+        self.seconds += done.seconds
+        return done
+
+    def _json(self, *arguments: str, **how: Any) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self._borg(*arguments, **how).stdout)
+        return document
+
+    # ---------------------------------------------------------------------------------------------- repository
+
+    def init(self) -> None:
+        """Create it, its parent directories too. Raises RepositoryExists."""
+        self._borg("init", "--encryption", self.encryption, "--make-parent-dirs", self.location)
+
+    def exists(self) -> bool:
+        """Whether there is a repository that our passphrase opens; False when there is none."""
+        try:
+            self.probe()
+        except RepositoryNotFound:
+            return False
+        return True
+
+    def probe(self) -> None:
+        """Prove in about half a second that it is there, not locked for long, and that the passphrase opens it."""
+        self._borg("list", "--last", "1", "--short", self.location, lock_wait=_PROBE_LOCK_WAIT_S)
+
+    def info(self) -> RepositoryInfo:
+        """Identity, mode of encryption and size."""
+        data = self._json("info", "--json", self.location)
+        return RepositoryInfo(
+            id=data["repository"]["id"],
+            location=data["repository"]["location"],
+            encryption=data["encryption"]["mode"],
+            modified=_time(data["repository"]["last_modified"]),
+            stored=data["cache"]["stats"]["unique_csize"],
+        )
+
+    def key_export(self, path: Path) -> None:
+        """Write the repository's key to `path`, readable by its owner only."""
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+        self._borg("key", "export", self.location, str(path))
+
+    # ------------------------------------------------------------------------------------------------- archives
+
+    def archives(self, glob: str | None = None) -> list[ArchiveInfo]:
+        """All archives or those that a shell glob matches, oldest first, with the facts of their comments."""
+        pattern = ["--glob-archives", glob] if glob is not None else []
+        keys = "{archive}{time}{comment}"
+        data = self._json("list", "--json", "--format", keys, *pattern, self.location)
+        return [
+            ArchiveInfo(each["archive"], _time(each["time"]), parse_comment(each["comment"]))
+            for each in data["archives"]
+        ]
+
+    def items(self, archive: str, *, unique: bool = False) -> list[ArchiveItem]:
+        """Every file and directory of an archive. `unique` asks for that too; it needs borg's chunks cache.
+
+        Raises ArchiveNotFound.
+        """
+        keys = "{type}{path}{size}" + ("{dcsize}" if unique else "")
+        done = self._borg("list", "--json-lines", "--format", keys, self._named(archive))
+        found = (json.loads(line) for line in done.stdout.splitlines() if line)
+        return [ArchiveItem(each["path"], each["type"], each["size"], each.get("dcsize")) for each in found]
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete archives by their exact names; space is freed by a compact. Raises ArchiveNotFound."""
+        for name in names:
+            self._borg("delete", self._named(name))
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename an archive. Raises ArchiveNotFound, ArchiveExists."""
+        self._borg("rename", self._named(old), new)
+
+    def _named(self, archive: str) -> str:
+        return f"{self.location}::{archive}"
+
+    # --------------------------------------------------------------------------------------------------- create
+
+    def create(
+        self,
+        archive: str,
+        paths: Sequence[str],
+        *,
+        comment: str,
+        files_cache_suffix: str,
+        read_special: bool = False,
+        on_progress: Callable[[ArchiveProgress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> CreateResult:
+        """Store `paths`. Images are cut into fixed blocks and their holes are skipped.
+
+        `read_special` stores the content of block devices; without it borg stores an empty node and exits 0.
+        `files_cache_suffix` gives each VM a files cache of its own: borg forgets what 20 other backups did not see.
+        `stop` ends it early: the result says `stopped`, and whoever asked for it must see that no archive is left.
+
+        Raises ArchiveIncomplete for every warning (borg keeps the archive then, without the file that it warns about).
+        """
+        watch = _CreateWatch(on_progress)
+        done = self._borg(
+            *("create", "--json", "--list", "--filter", "AMUCE", "--progress"),
+            *("--chunker-params", CHUNKER, "--sparse", "--files-cache", FILES_CACHE),
+            *("--compression", self.compression, "--comment", comment),
+            *("--checkpoint-interval", str(_CHECKPOINT_INTERVAL_S)),
+            *(["--read-special"] if read_special else []),
+            self._named(archive),
+            *("--", *paths),
+            listener=watch,
+            stop=stop,
+            env={"BORG_FILES_CACHE_SUFFIX": files_cache_suffix},
+        )
+        if done.stopped:
+            return CreateResult(0, 0, done.seconds, done.read_bytes, stopped=True)
+        watch.require_clean()
+        stats: dict[str, Any] = json.loads(done.stdout)["archive"]["stats"]
+        return CreateResult(
+            original_size=stats["original_size"],
+            deduplicated_size=stats["deduplicated_size"],
+            seconds=done.seconds,
+            read_bytes=done.read_bytes,
+            files=watch.files,
+        )
+
+    # -------------------------------------------------------------------------------------------------- extract
+
+    def extract(
+        self,
+        archive: str,
+        paths: Sequence[str],
+        directory: Path,
+        *,
+        on_progress: Callable[[PercentProgress], None] | None = None,
+    ) -> None:
+        """Extract exactly these paths (all of them without any) below `directory`; holes stay holes.
+
+        Raises ArchiveNotFound; ArchiveIncomplete for every warning, a path that is not in the archive among them.
+        """
+
+        def listen(message: Message) -> None:
+            if on_progress is not None and isinstance(message, PercentProgress):
+                on_progress(message)
+
+        progress = ["--progress"] if on_progress is not None else []
+        # pp: takes the rest as the beginning of a path, not as a pattern (borg help patterns).
+        exact = [f"pp:{path}" for path in paths]
+        self._borg("extract", "--sparse", *progress, self._named(archive), *exact, cwd=directory, listener=listen)
+
+    def extract_to(self, archive: str, path: str, file: IO[bytes]) -> None:
+        """Write the content of one file of an archive to an open file or device, holes as zeros.
+
+        Raises ArchiveNotFound; ArchiveIncomplete when the archive has no such path.
+        """
+        self._borg("extract", "--stdout", self._named(archive), f"pp:{path}", output=file)
+
+    def extract_stdout(self, archive: str, path: str) -> str:
+        """The content of one small text file of an archive."""
+        return self._borg("extract", "--stdout", self._named(archive), f"pp:{path}").stdout
+
+
+class _CreateWatch:
+    """Follows a create: its progress, and the status of each path."""
+
+    def __init__(self, on_progress: Callable[[ArchiveProgress], None] | None) -> None:
+        self._on_progress = on_progress
+        self.files: dict[str, str] = {}
+
+    def __call__(self, message: Message) -> None:
+        if isinstance(message, ArchiveProgress):
+            if self._on_progress is not None and not message.finished:
+                self._on_progress(message)
+        elif isinstance(message, FileStatus):
+            self.files[message.path] = message.status
+
+    def require_clean(self) -> None:
+        bad = {path: status for path, status in self.files.items() if status in _BAD_STATUS}
+        if bad:
+            raise ArchiveIncomplete(
+                "borg could not read everything; that archive is not kept.",
+                evidence="\n".join(f"{status} {path}" for path, status in bad.items()),
+                remedy="Look at these files and the storage below them, then back up again.",
+            )
+
+
+def _time(text: str) -> datetime:
+    """borg's times have no zone; its process runs in UTC."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)

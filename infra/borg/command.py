@@ -1,0 +1,167 @@
+"""The one place that starts borg: binary, environment, common options, both pipes, typed errors."""
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from infra.borg.failures import failure
+from infra.borg.messages import LogMessage, Message, parse_line
+from infra.process import Child, spawn
+
+logger = logging.getLogger("vmborg.borg")
+
+_KEPT_MESSAGES = 200
+_POLL_S = 0.1
+_TERMINATE_GRACE_S = 15.0
+
+Listener = Callable[[Message], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where and how borg works: one repository as it is configured."""
+
+    location: str
+    passphrase: str | None
+    base_dir: Path
+    lock_wait: int  # seconds
+    remote_path: str | None = None
+    rsh: str | None = None
+    unencrypted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A borg that ended well."""
+
+    stdout: str
+    seconds: float
+    read_bytes: int  # what the process read in all, as last seen in /proc/PID/io (rchar)
+    stopped: bool = False
+
+
+def binary() -> str:
+    """borg of the same environment as vmborg, so that every host has the same one."""
+    return str(Path(sys.executable).with_name("borg"))
+
+
+def environment(target: Target) -> dict[str, str | None]:
+    """What borg sees. Nothing of the caller's BORG_ variables; times in UTC; questions are answered with no."""
+    env: dict[str, str | None] = {name: None for name in os.environ if name.startswith("BORG_")}
+    return env | {
+        "BORG_BASE_DIR": str(target.base_dir),
+        "BORG_EXIT_CODES": "modern",
+        "BORG_RELOCATED_REPO_ACCESS_IS_OK": "no",
+        "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes" if target.unencrypted else "no",
+        "BORG_RSH": target.rsh or "ssh -oBatchMode=yes",
+        "TZ": "UTC",
+    }
+
+
+def run_borg(
+    target: Target,
+    arguments: Sequence[str],
+    *,
+    listener: Listener | None = None,
+    stop: threading.Event | None = None,
+    lock_wait: int | None = None,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    output: IO[bytes] | None = None,
+) -> Finished:
+    """Run one borg command to its end, and return what it wrote on stdout.
+
+    `arguments` begin with the command's name. `listener` gets every message. When `stop` is set, borg is ended with
+    SIGTERM: it releases its locks and keeps no archive (borg docs: internals/frontends, Signal.SIGTERM).
+    Raises BorgError's subtypes for every exit code but 0.
+    """
+    wait = target.lock_wait if lock_wait is None else lock_wait
+    common = ["--log-json", "--lock-wait", str(wait)]
+    if target.remote_path:
+        common += ["--remote-path", target.remote_path]
+    argv = [binary(), *common, *arguments]
+    secret = {} if target.passphrase is None else {"BORG_PASSPHRASE_FD": target.passphrase}
+    begun = time.monotonic()
+    with spawn(
+        argv,
+        env={**environment(target), **(env or {})},
+        cwd=str(cwd) if cwd else None,
+        secrets=secret,
+        stdout=output,
+    ) as child:
+        run = _Run(child, listener)
+        stopped = run.wait(stop)
+        done = Finished(run.stdout, time.monotonic() - begun, run.read_bytes, stopped)
+    if stopped:
+        return done
+    error = failure(argv, child.popen.returncode, run.messages, location=target.location)
+    if error is not None:
+        raise error
+    return done
+
+
+class _Run:
+    """Reads both pipes of a running borg, so that neither blocks it."""
+
+    def __init__(self, child: Child, listener: Listener | None) -> None:
+        self._child = child
+        self._listener = listener
+        self.messages: list[LogMessage] = []
+        self.stdout = ""
+        self.read_bytes = 0
+        self._problem: BaseException | None = None
+        readers = [self._read_stdout, self._read_stderr] if child.popen.stdout else [self._read_stderr]
+        self._threads = [threading.Thread(target=reader, daemon=True) for reader in readers]
+        for thread in self._threads:
+            thread.start()
+
+    def wait(self, stop: threading.Event | None) -> bool:
+        """Wait for its end; True if we ended it because `stop` was set. What a listener raised is raised here."""
+        stopped = False
+        while any(thread.is_alive() for thread in self._threads) or self._child.poll() is None:
+            if stop is not None and stop.is_set() and not stopped:
+                stopped = True
+                self._child.terminate(_TERMINATE_GRACE_S)
+            self._look()
+            alive = [thread for thread in self._threads if thread.is_alive()]
+            (alive or self._threads)[-1].join(_POLL_S)
+            if not alive and self._child.poll() is None:  # it closed both pipes and goes on
+                time.sleep(_POLL_S)
+        if self._problem is not None:
+            raise self._problem
+        return stopped
+
+    def _look(self) -> None:
+        try:
+            text = Path(f"/proc/{self._child.pid}/io").read_text(encoding="ascii")
+        except OSError:
+            return  # it ended; the last figure stands
+        self.read_bytes = int(text.split("rchar: ", 1)[1].split("\n", 1)[0])
+
+    def _read_stdout(self) -> None:
+        self.stdout = self._child.stdout.read()
+
+    def _read_stderr(self) -> None:
+        for line in self._child.stderr:
+            message = parse_line(line)
+            if message is None:
+                continue
+            if isinstance(message, LogMessage):
+                self._keep(message)
+            if self._listener is not None and self._problem is None:
+                try:
+                    self._listener(message)
+                except Exception as error:  # noqa: BLE001 - raised again by wait(); the pipe must be read on
+                    self._problem = error
+
+    def _keep(self, message: LogMessage) -> None:
+        if message.is_warning:
+            logger.info("borg: %s", message.message)
+        self.messages.append(message)
+        del self.messages[:-_KEPT_MESSAGES]
