@@ -1,6 +1,7 @@
 """Kernel and initial RAM disk of the test guests, made of distribution packages."""
 
 import hashlib
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from tests.guests.cpio import Archive
 from tests.guests.kernel import BASE, SCSI, Kernel, find_kernel, load_order, module_content
 from tests.guests.packages import guest_agent, libraries, move_into_place, program, static_busybox
 
+CACHE = Path(os.environ.get("VMBORG_TEST_CACHE", "/var/cache/vmborg-test-guests"))
+"""Where the tests, the demo and the benchmark keep what is built once a machine."""
 _ROOTFS = Path(__file__).with_name("rootfs")
 _PROGRAMS = {"shutdown": "sbin/shutdown", "agent-pause": "bin/agent-pause"}
 _DIRECTORIES = ("data", "dev", "etc", "proc", "run", "sys", "tmp", "var")
@@ -23,7 +26,7 @@ class Boot:
     initrd: Path
 
 
-def build_boot(cache_dir: Path) -> Boot:
+def build_boot(cache_dir: Path = CACHE) -> Boot:
     """Build both files, or find them in `cache_dir` under the hash of their content.
 
     Safe to call from several processes at once. qemu's user must be able to enter `cache_dir`.

@@ -1,15 +1,13 @@
 """The definition of a test guest."""
 
-import os
 import uuid as uuids
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import defusedxml.ElementTree as SafeET
 
-from infra.process import run
+from tests.guests.acceleration import accelerator
 from tests.guests.build import Boot
 from tests.guests.waiting import GuestError
 
@@ -34,21 +32,6 @@ class DiskSpec:
     shareable: bool = False
     device: str = "disk"
     discard: bool = False
-
-
-@cache
-def accelerator() -> str:
-    """The domain type: `qemu` (emulation), or `kvm` if VMBORG_TEST_ACCEL asks for it and it really runs code.
-
-    A /dev/kvm that opens proves nothing: inside some virtual machines guests hang on it. So SeaBIOS must speak.
-    """
-    if os.environ.get("VMBORG_TEST_ACCEL", "qemu") != "kvm":
-        return "qemu"
-    command = "timeout 5 qemu-system-x86_64 -accel kvm -nodefaults -display none -chardev stdio,id=debug"
-    shown = run([*command.split(), "-device", "isa-debugcon,iobase=0x402,chardev=debug"], timeout=20, check=False)
-    if "SeaBIOS" not in shown.stdout:
-        raise GuestError(f"VMBORG_TEST_ACCEL=kvm, but no guest runs on /dev/kvm here: {shown.stderr.strip()}")
-    return "kvm"
 
 
 def domain_xml(

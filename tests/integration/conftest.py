@@ -1,6 +1,5 @@
 """What every test with real guests shares: daemons, something to boot, a place for images, guests that go away."""
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,7 +10,6 @@ import pytest
 
 from tests.guests import Boot, Daemons, DiskSpec, Guest, build_boot, domain_xml, ensure_daemons, image_dir, make_disk
 
-CACHE = Path(os.environ.get("VMBORG_TEST_CACHE", "/var/cache/vmborg-test-guests"))
 MIB = 1024**2
 
 
@@ -28,7 +26,7 @@ def daemons() -> Daemons:
 @pytest.fixture(scope="session")
 def boot() -> Boot:
     """Kernel and initial RAM disk of the guests, built once a machine."""
-    return build_boot(CACHE)
+    return build_boot()
 
 
 @pytest.fixture(scope="session")
