@@ -5,6 +5,8 @@ import logging
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging.handlers import APILogHandler
 
+from infra.errors import VmborgError
+
 
 class _RunLogHandler(APILogHandler):
     """Prefect's handler, silent for lines of threads that belong to no run (it would warn about each)."""
@@ -13,6 +15,19 @@ class _RunLogHandler(APILogHandler):
         """Send the line to the run that is current in this thread."""
         if TaskRunContext.get() or FlowRunContext.get():
             super().emit(record)
+
+
+class _NoTraceOfTypedErrors(logging.Filter):
+    """Our own errors say what failed and what to do; where in the code they were raised helps nobody."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep the line, without the traceback if it is of a VmborgError."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, VmborgError):
+            record.exc_info = None
+            record.msg = f"{record.getMessage()}\n{error}"
+            record.args = ()
+        return True
 
 
 def forward_to_run() -> None:
@@ -25,5 +40,7 @@ def forward_to_run() -> None:
         return
     ours.handlers[:] = [_RunLogHandler()]  # in place of the command's own stderr handler
     ours.propagate = True  # the root logger has Prefect's console handler
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_NoTraceOfTypedErrors())
     if ours.level in (logging.NOTSET, logging.WARNING):
         ours.setLevel(logging.INFO)

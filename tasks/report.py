@@ -33,6 +33,7 @@ class BackupResult:
     original: int
     stored: int
     seconds: float  # of the create step
+    borg_seconds: float  # spent in borg in all
     disks: tuple[dict[str, Any], ...]
     uncovered: tuple[str, ...]
     recovered: tuple[str, ...]  # what an earlier run's leftovers needed
@@ -57,6 +58,7 @@ def publish(job: BackupJob, point: FrozenPoint, figures: ArchiveFigures, recover
         original=figures.original,
         stored=figures.stored,
         seconds=figures.seconds,
+        borg_seconds=job.repository.seconds,
         disks=tuple(asdict(disk) for disk in figures.disks),
         uncovered=tuple(f"{disk.target}: {disk.reason}" for disk in point.facts.uncovered),
         recovered=recovered,

@@ -149,7 +149,7 @@ def _describe_image(image: Image) -> ManifestImage:
         source=image.path,
         format=image.format,
         kind=image.kind,
-        size=image.size,
+        size=images.size_of(image.path),  # not as inspected: the guest may have made it grow until the snapshot
         virtual_size=image.virtual_size,
         allocated=images.allocated(image.path),
     )

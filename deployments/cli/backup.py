@@ -69,8 +69,8 @@ def _all_names(context: Context) -> list[str]:
 def _console_level(context: Context) -> str:
     if context.verbose:
         return "DEBUG"
-    # On a terminal the bar tells how far it is; elsewhere the log lines do.
-    return "WARNING" if context.json or context.output.stderr.isatty() else "INFO"
+    # On a terminal the bar tells how far it is; elsewhere the log lines do. Errors are told by the command itself.
+    return "CRITICAL" if context.json or context.output.stderr.isatty() else "INFO"
 
 
 def _back_up(context: Context, name: str) -> Outcome:

@@ -109,7 +109,7 @@ def start_guest(watch: Stopwatch) -> Guest:
     specs = [
         DiskSpec(target=target, path=path, format=kind) for target, (path, kind) in zip(TARGETS, disks, strict=True)
     ]
-    guest = Guest.define(URI, domain_xml(NAME, boot=kept, disks=specs, serial_log=STATE / "console.log"))
+    guest = Guest.define(URI, domain_xml(NAME, boot=kept, disks=specs))
     guest.start()
     guest.wait_agent(180)
     guest.wait_counter_moves()
