@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 
 UNFINISHED = ".unfinished"
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
-_UNSAFE = re.compile(r"[^\w.+=,:~-]|^-|^\.", re.UNICODE)
+_UNSAFE = re.compile(r"[^\w.+=,~-]|^-|^\.", re.UNICODE)
 _NAME = re.compile(
-    r"(?P<kind>vm|dump)\.(?:(?P<uuid8>[0-9a-f]{8})\.)?(?P<source>[^@]+)"
-    r"@(?P<when>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)(?P<unfinished>\.unfinished)?"
+    r"(?:vm\.(?P<uuid8>[0-9a-f]{8})|dump)\.(?P<source>[^@]+)"
+    r"@(?P<when>[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)(?P<unfinished>\.unfinished)?"
 )
 
 
@@ -30,9 +30,10 @@ class ArchiveName:
 def encode(name: str) -> str:
     """A source's name as it stands in archive names; `decode` reverses it.
 
-    Letters and digits of any script and `_ . + = , : ~ -` stay; every other character, and a leading `-` or `.`,
-    becomes %XX for each byte of its UTF-8 form. borg reads `{` and `}` as placeholders, refuses `/`, and takes
-    `* ? [` as patterns (borg help patterns).
+    Letters and digits of any script and `_ . + = , ~ -` stay; every other character, and a leading `-` or `.`,
+    becomes %XX for each byte of its UTF-8 form. borg reads `{` and `}` as placeholders, refuses `/`, takes
+    `* ? [` as patterns (borg help patterns), and `::` as the border between repository and archive: 1.4.5 creates
+    an archive of such a name and then refuses to rename it.
     """
     return _UNSAFE.sub(
         lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogateescape")), name
@@ -64,14 +65,15 @@ def unfinished(name: str) -> str:
 def parse_archive_name(text: str) -> ArchiveName | None:
     """Read an archive's name; None if it is none of ours."""
     found = _NAME.fullmatch(text)
-    if found is None or (found["kind"] == "vm") != bool(found["uuid8"]):
+    if found is None:
         return None
     try:
         source = decode(found["source"])
         when = datetime.strptime(found["when"], _TIME).replace(tzinfo=UTC)
     except ValueError:
         return None
-    return ArchiveName(found["kind"], found["uuid8"] or "", source, when, found["unfinished"] is None)
+    uuid8 = found["uuid8"]
+    return ArchiveName("vm" if uuid8 else "dump", uuid8 or "", source, when, found["unfinished"] is None)
 
 
 def archive_glob(uuid: str, name: str) -> str:
