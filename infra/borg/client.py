@@ -27,6 +27,11 @@ _PROBE_LOCK_WAIT_S = 20
 _CHECKPOINT_INTERVAL_S = 10 * 365 * 86400  # never: a killed run shall leave no NAME.checkpoint
 _BAD_STATUS = {"C", "E"}
 
+# An immutable flag would keep an extracted image from being moved into place. Of the extended attributes the only
+# ones that images have are libvirt's notes of owners and users (trusted.libvirt.security.*), true on the day of the
+# backup alone: with a count of users in them a restored image does not start (libvirt, security_util.c).
+_CONTENT_ONLY = ("--noflags", "--noxattrs", "--noacls")
+
 
 @dataclass(frozen=True, slots=True)
 class RepositoryInfo:
@@ -92,7 +97,7 @@ class Repository:
         self.compression = compression
         self.seconds = 0.0
         """Seconds spent in borg by all calls so far."""
-        self._target = Target(
+        self.target = Target(
             location=location,
             passphrase=passphrase,
             base_dir=base_dir,
@@ -103,8 +108,8 @@ class Repository:
         )
 
     def _borg(self, *arguments: str, **how: Any) -> Finished:
-        self._target.base_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        done = run_borg(self._target, arguments, **how)
+        self.target.base_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        done = run_borg(self.target, arguments, **how)
         self.seconds += done.seconds
         return done
 
@@ -153,11 +158,7 @@ class Repository:
         """All archives or those that a shell glob matches, oldest first, with the facts of their comments."""
         pattern = ["--glob-archives", glob] if glob is not None else []
         keys = "{archive}{time}{comment}"
-        data = self._json("list", "--json", "--format", keys, *pattern, self.location)
-        return [
-            ArchiveInfo(each["archive"], _time(each["time"]), parse_comment(each["comment"]))
-            for each in data["archives"]
-        ]
+        return archive_infos(self._json("list", "--json", "--format", keys, *pattern, self.location))
 
     def items(self, archive: str, *, unique: bool = False) -> list[ArchiveItem]:
         """Every file and directory of an archive. `unique` asks for that too; it needs borg's chunks cache.
@@ -249,7 +250,8 @@ class Repository:
         progress = ["--progress"] if on_progress is not None else []
         # pp: takes the rest as the beginning of a path, not as a pattern (borg help patterns).
         exact = [f"pp:{path}" for path in paths]
-        self._borg("extract", "--sparse", *progress, self._named(archive), *exact, cwd=directory, listener=listen)
+        options = ["--sparse", *_CONTENT_ONLY, *progress]
+        self._borg("extract", *options, self._named(archive), *exact, cwd=directory, listener=listen)
 
     def extract_to(self, archive: str, path: str, file: IO[bytes]) -> None:
         """Write the content of one file of an archive to an open file or device, holes as zeros.
@@ -285,6 +287,12 @@ class _CreateWatch:
                 evidence="\n".join(f"{status} {path}" for path, status in bad.items()),
                 remedy="Look at these files and the storage below them, then back up again.",
             )
+
+
+def archive_infos(document: dict[str, Any]) -> list[ArchiveInfo]:
+    """Read what `borg list --json` prints."""
+    found = document["archives"]
+    return [ArchiveInfo(each["archive"], _time(each["time"]), parse_comment(each["comment"])) for each in found]
 
 
 def _time(text: str) -> datetime:

@@ -39,9 +39,7 @@ def parse_header(head: bytes) -> Qcow2Header:
     backing = head[offset : offset + length].decode("utf-8", "surrogateescape") if offset and length else ""
     features = 0
     if version == 3:  # noqa: PLR2004 - the version that brought feature bits
-        (features,) = struct.unpack_from(
-            ">Q", head.ljust(_INCOMPATIBLE_OFFSET + 8, b"\0"), _INCOMPATIBLE_OFFSET
-        )
+        (features,) = struct.unpack_from(">Q", head.ljust(_INCOMPATIBLE_OFFSET + 8, b"\0"), _INCOMPATIBLE_OFFSET)
     return Qcow2Header(backing=backing, external_data=bool(features & _EXTERNAL_DATA))
 
 

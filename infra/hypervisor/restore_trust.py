@@ -96,9 +96,7 @@ class Danger:
 def emulators(capabilities_xml: str) -> frozenset[str]:
     """The emulators that the host's capabilities offer."""
     return frozenset(
-        element.text
-        for element in fromstring(capabilities_xml).iterfind("guest/arch//emulator")
-        if element.text
+        element.text for element in fromstring(capabilities_xml).iterfind("guest/arch//emulator") if element.text
     )
 
 
@@ -166,9 +164,7 @@ def _labels(root: Element) -> Iterator[Danger]:
     for label in root.iter("seclabel"):
         kind = label.get("type", "dynamic")
         if kind in ("none", "static") or label.findtext("label"):
-            yield Danger(
-                "seclabel", label.get("model", "default"), f"{kind} {label.findtext('label', '')}".strip()
-            )
+            yield Danger("seclabel", label.get("model", "default"), f"{kind} {label.findtext('label', '')}".strip())
 
 
 def _of_os(system: Element, facts: TrustFacts) -> Iterator[Danger]:

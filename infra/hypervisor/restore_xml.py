@@ -9,10 +9,11 @@ import secrets
 import uuid as uuids
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from io import StringIO
 from xml.etree.ElementTree import Element, ParseError, SubElement, register_namespace, tostring
 
 from defusedxml.common import DefusedXmlException
-from defusedxml.ElementTree import fromstring
+from defusedxml.ElementTree import fromstring, iterparse
 
 from infra.errors import DomainXmlError, UnsafeArchive
 from infra.model import ImageKind
@@ -22,9 +23,6 @@ LIBVIRT_DIRS = ("/var/lib/libvirt/qemu/", "/run/libvirt/", "/var/run/libvirt/", 
 
 _CHARACTER_DEVICES = ("serial", "console", "parallel", "channel")
 _SOURCE_ATTRIBUTES = ("file", "dev", "dir", "pool", "volume", "mode", "protocol", "name", "index")
-
-register_namespace("qemu", "http://libvirt.org/schemas/domain/qemu/1.0")
-register_namespace("libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +44,7 @@ class RewritePlan:
     boot_files: Mapping[str, str] = field(default_factory=dict[str, str])  # role (nvram, kernel, ...) -> path
     copy: bool = False  # a second domain beside the original
     drop: frozenset[str] = frozenset()  # targets that the archive names and does not hold
-    missing_media: frozenset[str] = (
-        frozenset()
-    )  # targets of removable or read-only disks whose source is not here
+    missing_media: frozenset[str] = frozenset()  # targets of removable or read-only disks whose source is not here
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +95,18 @@ def rewrite(xml: str, plan: RewritePlan, *, new_mac: Callable[[], str] = random_
         _separate_network(devices, new_mac)
         names = {old_name: plan.name, old_uuid: plan.uuid}
         _separate_character_devices(devices, names, warnings)
-        _separate_ports(devices, warnings)
+        _separate_addresses(devices, warnings)
+    _keep_prefixes(xml)
     return Rewritten(tostring(root, encoding="unicode"), tuple(warnings))
+
+
+def _keep_prefixes(xml: str) -> None:
+    """Programs find their metadata by namespace, people by its prefix: write those that were read."""
+    for _, (prefix, uri) in iterparse(StringIO(xml), events=("start-ns",), forbid_dtd=True):
+        try:
+            register_namespace(prefix, uri)
+        except ValueError:
+            continue  # ns0 and the like are made up by whoever wrote them
 
 
 def _set_identity(root: Element, plan: RewritePlan) -> None:
@@ -127,9 +133,7 @@ def _rewrite_disks(devices: Element, plan: RewritePlan, warnings: list[str]) -> 
             warnings.append(f"{target}: ejected, its medium {describe_source(disk)} is not on this host")
             _remove_children(disk, "source")
         elif plan.copy and (target in plan.drop or target in plan.missing_media):
-            warnings.append(
-                f"{target}: left out of the copy, it is not in the archive ({describe_source(disk)})"
-            )
+            warnings.append(f"{target}: left out of the copy, it is not in the archive ({describe_source(disk)})")
             devices.remove(disk)
 
 
@@ -224,12 +228,10 @@ def _renamed(path: str, names: Mapping[str, str]) -> str:
     return path
 
 
-def _separate_ports(devices: Element, warnings: list[str]) -> None:
+def _separate_addresses(devices: Element, warnings: list[str]) -> None:
     for graphics in devices.findall("graphics"):
         if graphics.get("autoport") == "no" and graphics.get("port", "-1") != "-1":
-            warnings.append(
-                f"{graphics.get('type')}: port {graphics.get('port')} is the original's; now automatic"
-            )
+            warnings.append(f"{graphics.get('type')}: port {graphics.get('port')} is the original's; now automatic")
             graphics.set("autoport", "yes")
             for attribute in ("port", "tlsPort", "websocket"):
                 graphics.attrib.pop(attribute, None)
@@ -237,9 +239,9 @@ def _separate_ports(devices: Element, warnings: list[str]) -> None:
         for element in sockets:
             del element.attrib["socket"]
         if sockets:
-            warnings.append(
-                f"{graphics.get('type')}: its socket is the original's; libvirt will choose another"
-            )
+            warnings.append(f"{graphics.get('type')}: its socket is the original's; libvirt will choose another")
+    for backend in devices.iterfind("tpm/backend"):
+        _remove_children(backend, "source")  # the copy's state lies where libvirt keeps that of its UUID
     for cid in devices.iterfind("vsock/cid"):
         cid.attrib.clear()
         cid.set("auto", "yes")

@@ -1,0 +1,64 @@
+"""Bring everything of an archive below one directory and define nothing: for another host, or to look into it."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from infra.errors import TargetExists, VmborgError
+from infra.hypervisor.restore_xml import rewrite
+from infra.manifest import ARCHIVE_DIR
+from tasks.restore import files
+from tasks.restore.host import missing_sources
+from tasks.restore.job import Done, Job, link, stage
+from tasks.restore.model import Host, Plan
+from tasks.restore.plan import make_plan, rewrite_plan
+
+DEFINITION = "define.xml"
+
+
+def restore_directory(job: Job) -> Done:
+    """Extract, check and link. An image or definition that could not be used as it is only brings a warning here.
+
+    Raises TargetExists unless the directory is new or empty, and what `tasks.restore` raises.
+    """
+    directory = Path(job.wish.to)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise TargetExists(
+            f"{directory} is not an empty directory; nothing was changed.", remedy="Name a new directory with --to."
+        )
+    job.workspace.make_directory(directory, mode=0o700)
+    plan = make_plan(job.opened.manifest, job.opened.xml, job.wish, Host())
+    staged = stage(job, plan)
+    final = files.settle(staged)
+    link(plan, staged, final)
+    for archive_path, each in staged.items():
+        job.workspace.move(each.path, Path(final[archive_path]))
+    metadata = directory / ARCHIVE_DIR
+    job.workspace.on_failure(lambda: shutil.rmtree(metadata, ignore_errors=True), f"making {metadata}")
+    shutil.copytree(job.opened.directory / ARCHIVE_DIR, metadata)
+    definition = _write_definition(job, plan, final, directory)
+    job.workspace.keep()
+    tops = {chain.target: final[chain.images[0].archive_path] for chain in plan.chains}
+    return Done(plan, tops, definition=definition)
+
+
+def _write_definition(job: Job, plan: Plan, final: Mapping[str, str], directory: Path) -> str:
+    """A definition that names the extracted files; "" when the archived one cannot be used."""
+    paths = {**final, **{file.archive_path: file.target for _, file in plan.boot_files}}
+    missing = missing_sources(job.opened.xml, covered={chain.target for chain in plan.chains})
+    try:
+        result = rewrite(job.opened.xml, rewrite_plan(plan, paths=paths, missing_media=missing))
+    except VmborgError as error:
+        job.warnings.append(f"no definition was written: {error.brief} {error.evidence}".strip())
+        return ""
+    path = directory / DEFINITION
+    job.workspace.on_failure(lambda: path.unlink(missing_ok=True), f"writing {path}")
+    path.write_text(result.xml, encoding="utf-8")
+    path.chmod(0o600)
+    job.warnings.extend(result.warnings)
+    if job.opened.manifest.tpm is not None:
+        job.warnings.append(
+            f"the TPM's state is in {directory}/{job.opened.manifest.tpm.archive_dir}; libvirt wants it in "
+            f"/var/lib/libvirt/swtpm/{plan.uuid}/tpm2 before the VM is started"
+        )
+    return str(path)

@@ -1,0 +1,173 @@
+"""Bring a VM back as a domain: beside the original, or in its place."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.errors import RestoreError, VmborgError
+from infra.hypervisor.connection import Domain, Hypervisor
+from infra.hypervisor.restore_trust import TrustFacts, check_trust, emulators
+from infra.hypervisor.restore_xml import rewrite
+from infra.journal.locks import domain_lock
+from infra.journal.store import Journal
+from tasks.restore import files
+from tasks.restore.checks import require_device_consent
+from tasks.restore.devices import require_devices, write_devices
+from tasks.restore.host import (
+    Observed,
+    missing_sources,
+    observe,
+    require_name_free,
+    require_replaceable,
+    stop_domain,
+)
+from tasks.restore.job import Done, Job, link, stage
+from tasks.restore.model import Mode, Plan, Rule
+from tasks.restore.plan import make_plan, rewrite_plan
+from tasks.restore.workspace import remove_tree
+
+
+def restore_domain(job: Job, hypervisor: Hypervisor) -> Done:
+    """Extract, place and define. The errors are those of `tasks.restore`."""
+    manifest = job.opened.manifest
+    if job.wish.mode is not Mode.IN_PLACE:
+        return _Restore(job, hypervisor, observe(hypervisor, manifest.uuid)).run()
+    with domain_lock(job.config.state.locks, manifest.uuid, manifest.vm):
+        observed = observe(hypervisor, manifest.uuid)
+        if observed.domain is None:
+            require_name_free(hypervisor, manifest.vm)
+        else:
+            require_replaceable(observed.domain, Journal(job.config.state.journal), stop=job.request.stop)
+        return _Restore(job, hypervisor, observed).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Restore:
+    """The steps, in their order, with what all of them look at."""
+
+    job: Job
+    hypervisor: Hypervisor
+    observed: Observed
+
+    @property
+    def _in_place(self) -> bool:
+        return self.job.wish.mode is Mode.IN_PLACE
+
+    def run(self) -> Done:
+        job = self.job
+        plan = make_plan(job.opened.manifest, job.opened.xml, job.wish, self.observed.host)
+        require_device_consent(plan, job.wish)
+        require_devices(plan)
+        self._definition(plan, {file.archive_path: file.target for file in plan.all_files})
+        staged = stage(job, plan)
+        staged |= files.stage_boot_files(plan, job.opened.directory, job.workspace)
+        tpm = files.stage_tpm(plan.tpm, job.opened.directory, job.workspace) if plan.tpm else None
+        final = files.settle(staged)
+        link(plan, staged, final)
+        xml, warnings = self._definition(plan, final)
+        was_running = self._stop()
+        self._place(staged, final)
+        self._place_tpm(plan, tpm)
+        overwritten = write_devices(job.repository, job.opened.name, plan, final=final, progress=job.progress)
+        domain = self._define(xml, overwritten)
+        job.workspace.keep()
+        job.warnings.extend(warnings)
+        self._start(domain)
+        if was_running and not job.request.start:
+            job.warnings.append(f"{plan.name} was running; it is shut off now")
+        return Done(plan, _disks(plan, final), started=job.request.start, kept=self._drop_old())
+
+    def _definition(self, plan: Plan, paths: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+        """The definition with these paths by archive path, and its warnings. Raises UnsafeArchive."""
+        opened = self.job.opened
+        missing = missing_sources(opened.xml, covered={chain.target for chain in plan.chains})
+        result = rewrite(opened.xml, rewrite_plan(plan, paths=paths, missing_media=missing))
+        facts = TrustFacts(
+            emulators=emulators(self.hypervisor.capabilities_xml()),
+            placed=plan.targets,
+            current_xml=self.observed.host.current_xml,
+            copy=not self._in_place,
+        )
+        check_trust(result.xml, facts, allow=self.job.wish.allow)
+        return result.xml, result.warnings
+
+    def _stop(self) -> bool:
+        domain = self.observed.domain
+        if domain is None or not self._in_place:
+            return False
+        was_running = stop_domain(domain)
+        if was_running:
+            self.job.workspace.on_failure(domain.start, "stopping the VM")
+        return was_running
+
+    def _place(self, staged: Mapping[str, files.Staged], final: Mapping[str, str]) -> None:
+        """Move every file into place; in place, what was there is renamed first."""
+        moves = [(each, Path(final[path])) for path, each in staged.items() if each.path.exists()]
+        if self._in_place:
+            files.sync([each.path for each, _ in moves])
+        for each, target in moves:
+            if each.plan.rule is Rule.REPLACE and target.exists():
+                self.job.workspace.set_aside(target)
+            self.job.workspace.move(each.path, target)
+        if self._in_place:
+            files.sync([target for _, target in moves])
+
+    def _place_tpm(self, plan: Plan, state: Path | None) -> None:
+        if plan.tpm is None or state is None:
+            return
+        target = Path(plan.tpm.target)
+        if plan.tpm.rule is Rule.REPLACE and target.exists():
+            self.job.workspace.set_aside(target)
+        self.job.workspace.move(state, target)
+
+    def _define(self, xml: str, overwritten: tuple[str, ...]) -> Domain:
+        """Define, or redefine: to undefine first would delete a TPM's state along with the NVRAM."""
+        uuid = self.job.wish.uuid or self.job.opened.manifest.uuid
+        before = self.observed.host.current_xml if self._in_place else ""
+
+        def undo() -> None:
+            if before:
+                self.hypervisor.define(before)
+            else:
+                for domain in self.hypervisor.domains():
+                    if domain.uuid == uuid:
+                        domain.undefine(keep_nvram=True)
+
+        self.job.workspace.on_failure(undo, "defining the VM")
+        try:
+            domain = self.hypervisor.define(xml)
+            if self._in_place and self.observed.domain is None:
+                domain.set_autostart(on=self.job.opened.manifest.autostart)
+        except VmborgError as error:
+            if overwritten:
+                error.evidence += f"\nthese block devices were written over already: {', '.join(overwritten)}"
+            raise
+        return domain
+
+    def _start(self, domain: Domain) -> None:
+        if not self.job.request.start:
+            return
+        try:
+            domain.start()
+        except VmborgError as error:
+            aside = ", ".join(str(path) for path in self.job.workspace.aside)
+            kept = f" The former images are kept: {aside}" if aside else ""
+            raise RestoreError(
+                f"The VM {domain.name!r} is restored and defined, but it does not start.",
+                evidence=error.evidence or error.brief,
+                remedy=f"{error.remedy}{kept}".strip(),
+            ) from error
+
+    def _drop_old(self) -> tuple[str, ...]:
+        aside = self.job.workspace.aside
+        if self.job.request.keep_old:
+            return tuple(str(path) for path in aside)
+        for path in aside:
+            remove_tree(path)
+        return ()
+
+
+def _disks(plan: Plan, final: Mapping[str, str]) -> dict[str, str]:
+    devices = {device.archive_path: device.device for device in plan.devices}
+    tops = {chain.target: chain.images[0].archive_path for chain in plan.chains}
+    return {target: devices.get(path) or final[path] for target, path in tops.items()}
