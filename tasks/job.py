@@ -17,6 +17,7 @@ from infra.journal.locks import domain_lock
 from infra.journal.store import Journal
 from infra.model import StateDir
 from tasks.repositories import open_repository
+from tasks.state_dir import make_state_dir
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,10 @@ class BackupJob:
 
 
 def load_config(path: str | None) -> Config:
-    """The configuration from `path`, or from the usual places. Raises ConfigError."""
-    return load(Path(path) if path else None)
+    """The configuration from `path`, or from the usual places. Raises ConfigError, StorageError."""
+    config = load(Path(path) if path else None)
+    make_state_dir(config.state)
+    return config
 
 
 @contextmanager
