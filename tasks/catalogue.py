@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from infra.borg.client import ArchiveInfo
 from infra.borg.names import ArchiveName, parse_archive_name
+from infra.borg.peek import peek_archives
 from infra.config.models import Config
 from infra.errors import UsageError, VmborgError
 from tasks.repositories import open_repository
@@ -61,7 +62,7 @@ def read_catalogue(config: Config, *, only: str | None = None) -> Catalogue:
     failures: dict[str, VmborgError] = {}
     for name in names:
         try:
-            archives += vm_archives(name, open_repository(config, name).archives())
+            archives += vm_archives(name, peek_archives(open_repository(config, name)))
         except UsageError:
             raise
         except VmborgError as error:

@@ -1,6 +1,7 @@
 """Look at everything a backup needs and say what is wrong and what to do. Plain functions, no Prefect."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from infra.config.models import Config
@@ -35,18 +36,29 @@ def diagnose(config: Config, *, vm: str | None = None, on_finding: Callable[[Fin
 
 
 def _all(config: Config, vm: str | None) -> Iterator[Finding]:
-    yield from host_findings(config)
-    try:
-        with Hypervisor.open(config.hypervisor.uri) as hypervisor:
+    with ExitStack() as closing:
+        try:
+            hypervisor = closing.enter_context(Hypervisor.open(config.hypervisor.uri))
             chosen = [hypervisor.find(vm)] if vm is not None else hypervisor.domains()
-            yield from libvirt_findings(hypervisor)
-            yield from _repositories(config, chosen if vm is not None else None)
-            yield from _vms(config, hypervisor, chosen, alone=vm is not None)
-    except DomainNotFound:
-        raise
+        except DomainNotFound:
+            raise
+        except HypervisorError as error:
+            yield from host_findings(config)
+            yield failed(error, subject=HOST, check="libvirt")
+            yield from _repositories(config, None)
+            return
+        yield from host_findings(config)
+        yield from _told(libvirt_findings(hypervisor))
+        yield from _told(_repositories(config, chosen if vm is not None else None))
+        yield from _told(_vms(config, hypervisor, chosen, alone=vm is not None))
+
+
+def _told(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings, and the error that ended them early if one did."""
+    try:
+        yield from findings
     except HypervisorError as error:
-        yield failed(error, subject=HOST, check="libvirt")
-        yield from _repositories(config, None)
+        yield failed(error, subject=HOST, check="libvirt", health=Health.UNKNOWN)
 
 
 def _repositories(config: Config, chosen: list[Domain] | None) -> Iterator[Finding]:

@@ -3,10 +3,10 @@
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from infra.config.fields import render_size
+from infra.borg.command import binary
 from infra.config.models import Config, RepositoryConfig
 from infra.config.secrets import file_problem
 from infra.errors import RepositoryLocked, VmborgError
@@ -17,6 +17,7 @@ from infra.model import StateDir
 from infra.process import run
 from tasks.health import Finding, Health, failed
 from tasks.repositories import open_repository
+from tasks.units import size
 
 HOST = "host"
 OLDEST_LIBVIRT = (9, 0, 0)  # the oldest that vmborg is tested with (Debian 12)
@@ -41,22 +42,17 @@ def host_findings(config: Config) -> Iterator[Finding]:
         "running as root" if root else f"running as user {os.geteuid()}, who cannot read disk images",
         "" if root else "Run vmborg as root.",
     )
-    for program in (["qemu-img", "--version"],):
-        yield _guarded(HOST, program[0], lambda argv=program: _program(argv))
+    for name, program in (("qemu-img", "qemu-img"), ("borg", binary())):
+        yield _program(name, [program, "--version"])
     yield from _state_dir(config.state)
 
 
-def _guarded(subject: str, check: str, look: Callable[[], Finding]) -> Finding:
-    """The finding, or the error that stands in its place."""
+def _program(name: str, argv: list[str]) -> Finding:
     try:
-        return look()
+        lines = run(argv, timeout=30).stdout.splitlines()
     except VmborgError as error:
-        return failed(error, subject=subject, check=check)
-
-
-def _program(argv: list[str]) -> Finding:
-    lines = run(argv, timeout=30).stdout.splitlines()
-    return Finding(Health.OK, HOST, argv[0], lines[0] if lines else "installed")
+        return failed(error, subject=HOST, check=name)
+    return Finding(Health.OK, HOST, name, lines[0] if lines else "installed")
 
 
 def _state_dir(state: StateDir) -> Iterator[Finding]:
@@ -83,11 +79,7 @@ def _free(path: Path) -> Finding:
     free = shutil.disk_usage(path).free
     health = Health.CRITICAL if free < _STATE_EMPTY else Health.WARNING if free < _STATE_LOW else Health.OK
     remedy = "" if health is Health.OK else "Free some space there; borg's caches and the journal need it."
-    return Finding(health, HOST, "state_dir", f"{path}: {_amount(free)} free", remedy)
-
-
-def _amount(count: int) -> str:
-    return render_size(count - count % 1024**2)
+    return Finding(health, HOST, "state_dir", f"{path}: {size(free)} free", remedy)
 
 
 def libvirt_findings(hypervisor: Hypervisor) -> Iterator[Finding]:
@@ -180,6 +172,6 @@ def _repository_space(subject: str, path: Path) -> Finding:
         Health.WARNING if low else Health.OK,
         subject,
         "space",
-        f"{_amount(usage.free)} of {_amount(usage.total)} free",
+        f"{size(usage.free)} of {size(usage.total)} free",
         "Give it more room, or keep fewer archives; borg needs free space even to delete." if low else "",
     )

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from infra.config.fields import render_size
 from infra.config.models import Config, VmPolicy
 from infra.errors import HypervisorError, VmborgError
 from infra.hypervisor.connection import Domain
@@ -16,6 +15,7 @@ from infra.hypervisor.overlays import leftovers
 from infra.model import DomainFacts, ImageKind, Quiesce
 from tasks.health import Finding, Health, failed
 from tasks.open_runs import OpenRun, open_run, stray_overlays
+from tasks.units import size
 
 
 def vm_findings(config: Config, domain: Domain, *, used_anywhere: frozenset[str]) -> Iterator[Finding]:
@@ -25,6 +25,8 @@ def vm_findings(config: Config, domain: Domain, *, used_anywhere: frozenset[str]
     run = open_run(config, domain.uuid)
     yield from _open_run(name, run)
     yield from _paths(config, name, domain)
+    if run.held_by:  # its overlays, jobs and freeze are that run's; in a moment all is different
+        return
     if excluded is not None:
         yield Finding(Health.OK, name, "policy", f"excluded by {excluded!r}")
         return
@@ -143,8 +145,8 @@ def _space(config: Config, facts: DomainFacts, policy: VmPolicy) -> Iterator[Fin
             yield Finding(Health.CRITICAL, facts.name, "space", text, "Create it, or set hypervisor.overlay_dir.")
             continue
         enough = free >= policy.min_free_start
-        text = f"{folder}: {render_size(free - free % 1024**2)} free for overlays"
-        wanted = f"A backup starts with {render_size(policy.min_free_start)} (min_free_start): free some space there."
+        text = f"{folder}: {size(free)} free for overlays"
+        wanted = f"A backup starts with {size(policy.min_free_start)} (min_free_start): free some space there."
         yield Finding(Health.OK if enough else Health.CRITICAL, facts.name, "space", text, "" if enough else wanted)
 
 

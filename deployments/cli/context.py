@@ -37,10 +37,15 @@ class Context:
 
     @cached_property
     def config(self) -> "Config":
-        """The configuration. Raises ConfigError."""
+        """The configuration. Raises ConfigError; StorageError when the state folder cannot be made."""
         from infra.config.load import load
 
-        return load(self.config_path)
+        config = load(self.config_path)
+        if self.verb != "config":  # which only reads
+            from tasks.state_dir import make_state_dir
+
+            make_state_dir(config.state)
+        return config
 
     @property
     def state(self) -> "StateDir":

@@ -52,7 +52,9 @@ def _none(vm: str, catalogue: "Catalogue") -> ArchiveNotFound:
     return ArchiveNotFound(
         f"There is no archive of a VM {vm!r}.",
         evidence=f"there are archives of: {', '.join(known) or 'no VM'}{unread}",
-        remedy=f"Did you mean {' or '.join(map(repr, close))}?" if close else f"vmborg backup {vm}",
+        remedy=f"Did you mean {' or '.join(map(repr, close))}?"
+        if close
+        else "See `vmborg list` and `virsh list --all`.",
     )
 
 
