@@ -6,10 +6,11 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from infra.errors import ManifestError
-from infra.manifest.models import ARCHIVE_DIR, Manifest
+from infra.manifest.models import MANIFEST_PATH, Manifest
 
 _SUPPORTED = 1
 _LONGEST = 16 * 1024 * 1024  # characters; a manifest of a thousand disks has less than one
+_REMEDY = "Restore another archive, or bring this one's files back by hand: docs/restore-by-hand.md."
 
 
 def render(manifest: Manifest) -> str:
@@ -23,11 +24,11 @@ def parse(text: str) -> Manifest:
     Raises ManifestError: no JSON, another version, unknown keys, paths that lead out of the archive.
     """
     if len(text) > _LONGEST:
-        raise ManifestError("The manifest is too long to be one.", evidence=f"{len(text)} characters")
+        raise ManifestError("The manifest is too long to be one.", evidence=f"{len(text)} characters", remedy=_REMEDY)
     try:
-        data: Any = json.loads(text)
+        data: Any = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
-        raise ManifestError("The manifest is not JSON.", evidence=str(error)[:500]) from error
+        raise ManifestError("The manifest is not JSON.", evidence=str(error)[:500], remedy=_REMEDY) from error
     version = cast("dict[str, Any]", data).get("version") if isinstance(data, dict) else None
     if version != _SUPPORTED:
         raise ManifestError(
@@ -39,12 +40,21 @@ def parse(text: str) -> Manifest:
         # Through JSON again: only there do strict numbers and dates mean what they say.
         return Manifest.model_validate_json(json.dumps(data))
     except (ValidationError, ValueError, RecursionError) as error:
-        raise ManifestError("The manifest is unreadable or unsafe.", evidence=str(error)[:2000]) from error
+        raise ManifestError(
+            "The manifest is unreadable or unsafe.", evidence=str(error)[:2000], remedy=_REMEDY
+        ) from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice: two readers would read two manifests")
+    return found
 
 
 def expected_items(manifest: Manifest) -> dict[str, int | None]:
     """Every path that the archive has to hold, with its size in bytes where the manifest knows it."""
-    items: dict[str, int | None] = {f"{ARCHIVE_DIR}/manifest.json": None, manifest.domain_xml: None}
+    items: dict[str, int | None] = {MANIFEST_PATH: None, manifest.domain_xml: None}
     if manifest.domain_live_xml:
         items[manifest.domain_live_xml] = None
     for disk in manifest.disks:
