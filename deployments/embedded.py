@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 import tomllib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -63,13 +63,15 @@ def configured_api() -> str:
 
 
 @contextmanager
-def prefect_api(state_dir: Path) -> Generator[None]:
+def prefect_api(state_dir: Path) -> Generator[Callable[[], None]]:
     """Have a Prefect API for the flows run in this block. Nothing is started when one is configured.
 
-    While the server starts, the caller may import prefect in another thread. Raises ProcessError.
+    Yields a function that waits until the API answers (it raises ProcessError): import prefect before it is called,
+    which takes as long as the server's start, and after this block was entered, because prefect reads its address when
+    it is imported.
     """
     if configured_api():
-        yield
+        yield lambda: None
         return
     home = StateDir(state_dir).prefect
     _place_database(home)
@@ -82,8 +84,7 @@ def prefect_api(state_dir: Path) -> Generator[None]:
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
         os.environ["PREFECT_API_AUTH_STRING"] = password
         try:
-            _wait_until_healthy(server, port, home / "server.log")
-            yield
+            yield lambda: _wait_until_healthy(server, port, home / "server.log")
         finally:
             if server.poll() is None:
                 _hand_over()

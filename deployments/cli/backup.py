@@ -1,6 +1,5 @@
 """`vmborg backup`: run the flow backup-vm for the VMs named, one after the other."""
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -44,10 +43,9 @@ def command(context: Context, *, vms: tuple[str, ...], everything: bool) -> int:
     config = context.config
     names = _all_names(context) if everything else list(dict.fromkeys(vms))
     quiet_environment(_console_level(context))
-    importing = threading.Thread(target=import_module, args=("flows.backup_vm",))
-    importing.start()  # 2 s of imports, while the temporary Prefect server starts
-    with prefect_api(config.state_dir):
-        importing.join()
+    with prefect_api(config.state_dir) as wait_for_api:
+        import_module("flows.backup_vm")
+        wait_for_api()
         outcomes = [_back_up(context, name) for name in names]
     _print(context, outcomes)
     return _exit_code(outcomes)

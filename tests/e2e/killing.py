@@ -1,4 +1,4 @@
-"""Run vmborg and kill -9 it at a named point: python -m tests.e2e.killing POINT vmborg-arguments…
+"""Run vmborg and kill -9 it at a named point: python -m tests.e2e.killing POINT ARGUMENTS.
 
 The code that runs is the product's own; only the function at the point is wrapped, so that the process dies right
 after (or right before) it, as a power cut would have it.
@@ -8,8 +8,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
+from deployments.cli import backup
 from deployments.cli.main import main
 
 STEPS = ("recover", "inspect", "preflight", "snapshot", "create", "pivot", "verify", "report")
@@ -35,32 +37,41 @@ def dying(function: Callable[..., Any], *, before: bool = False) -> Callable[...
 
 def arm(point: str) -> None:
     """Prepare the death."""
-    import tasks.archives
-    import tasks.domains
-    import tasks.report
-    import tasks.staging
-
+    archives, domains, report, staging = (
+        import_module(f"tasks.{name}") for name in ("archives", "domains", "report", "staging")
+    )
     when, _, what = point.partition(" ")
     steps = {
-        "recover": tasks.domains.recover_leftovers,
-        "inspect": tasks.domains.inspect_domain,
-        "preflight": tasks.domains.preflight,
-        "snapshot": tasks.domains.freeze_and_snapshot,
-        "create": tasks.archives.create_archive,
-        "pivot": tasks.domains.put_domain_back,
-        "verify": tasks.archives.verify_archive,
-        "report": tasks.report.publish,
+        "recover": domains.recover_leftovers,
+        "inspect": domains.inspect_domain,
+        "preflight": domains.preflight,
+        "snapshot": domains.freeze_and_snapshot,
+        "create": archives.create_archive,
+        "pivot": domains.put_domain_back,
+        "verify": archives.verify_archive,
+        "report": report.publish,
     }
     if what in steps:
         steps[what].fn = dying(steps[what].fn, before=when == "before")
     elif what == "taking":  # inside the freeze: the snapshot is about to be taken, or just was
-        tasks.domains.take_snapshot = dying(tasks.domains.take_snapshot, before=when == "before")
+        domains.take_snapshot = dying(domains.take_snapshot, before=when == "before")
     elif what == "manifest":  # thawed, the journal says snapshotted, borg was not started
-        tasks.staging.write_manifest = dying(tasks.staging.write_manifest, before=when == "before")
+        staging.write_manifest = dying(staging.write_manifest, before=when == "before")
     else:
         raise SystemExit(f"no such point: {point}")
 
 
+def main_dying_at(point: str, arguments: list[str]) -> int:
+    """Run the command; arm right before its flow, for Prefect must not be imported before the command says so."""
+    original = backup._back_up
+
+    def armed(*given: Any) -> Any:
+        arm(point)
+        return original(*given)
+
+    backup._back_up = armed
+    return main(arguments)
+
+
 if __name__ == "__main__":
-    arm(sys.argv[1])
-    sys.exit(main(sys.argv[2:]))
+    sys.exit(main_dying_at(sys.argv[1], sys.argv[2:]))
