@@ -28,6 +28,8 @@ class Code(IntEnum):
     NO_CONNECT = 5
     INVALID_CONN = 6
     OPERATION_FAILED = 9
+    OS_TYPE = 16
+    NO_NAME = 21
     XML_ERROR = 27
     DOM_EXIST = 28
     OPERATION_DENIED = 29
@@ -168,6 +170,8 @@ _RULES = (
         "agent is not conf",
     ),
     _Rule(Code.XML_ERROR, DomainXmlError, _XML),
+    _Rule(Code.NO_NAME, DomainXmlError, _XML),
+    _Rule(Code.OS_TYPE, DomainXmlError, _XML),
     _Rule(Code.XML_DETAIL, DomainXmlError, _XML),
     _Rule(Code.XML_INVALID_SCHEMA, DomainXmlError, _XML),
     _Rule(Code.CONFIG_UNSUPPORTED, HypervisorError, _UNSUPPORTED),

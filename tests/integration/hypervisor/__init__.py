@@ -1,0 +1,1 @@
+"""Reading real domains that have nothing to boot."""
