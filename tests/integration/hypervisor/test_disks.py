@@ -21,26 +21,28 @@ from tests.integration.hypervisor.small import TAG, URI, Maker, disk, drive, loo
 pytestmark = pytest.mark.integration
 
 
+def _others(folder: Path) -> str:
+    return "".join(
+        [
+            disk("vdb", raw(folder / "data.raw"), form="raw"),
+            disk("vdd", raw(folder / "reference.raw"), form="raw", flags="<readonly/>"),
+            disk("vde", raw(folder / "shared.raw"), form="raw", flags="<shareable/>"),
+            disk("vdf", qcow2(folder / "scratch.qcow2")),
+            drive("hda", "cdrom", "ide", raw(folder / "medium.iso")),
+            drive("hdb", "cdrom", "ide"),
+            drive("fda", "floppy", "fdc", raw(folder / "floppy.img")),
+        ]
+    )
+
+
 @pytest.mark.parametrize("start", [False, True], ids=["shut off", "paused"])
 def test_every_kind_of_disk_is_classified(make: Maker, folder: Path, start: bool) -> None:  # noqa: FBT001
     """On one domain every disk gets its verdict, and every covered one its whole chain with sizes and kinds."""
     template = qcow2(folder / "template.qcow2")
     clone = qcow2(folder / "clone & co.qcow2", backing=template)
     with loop(folder / "device") as device, ExitStack() as until_detached:
-        devices = "".join(
-            [
-                disk("vda", escape(str(clone))),
-                disk("vdb", raw(folder / "data.raw"), form="raw"),
-                disk("vdc", device, form="raw", kind="block"),
-                disk("vdd", raw(folder / "reference.raw"), form="raw", flags="<readonly/>"),
-                disk("vde", raw(folder / "shared.raw"), form="raw", flags="<shareable/>"),
-                disk("vdf", qcow2(folder / "scratch.qcow2")),
-                drive("hda", "cdrom", "ide", raw(folder / "medium.iso")),
-                drive("hdb", "cdrom", "ide"),
-                drive("fda", "floppy", "fdc", raw(folder / "floppy.img")),
-            ]
-        )
-        domain = make.define(f"read-{TAG}-kinds", devices, start=start)
+        devices = disk("vda", escape(str(clone))) + disk("vdc", device, form="raw", kind="block")
+        domain = make.define(f"read-{TAG}-kinds", devices + _others(folder), start=start)
         if start:
             until_detached.callback(domain.destroy)
         facts = inspect(domain, exclude_disks=["vdf"])
