@@ -9,23 +9,26 @@ from xml.dom.minidom import Document, Element
 
 from defusedxml.minidom import parseString
 
-from infra.hypervisor.domain_xml import parse_root
+from infra.hypervisor.domain_xml import VolumePath, parse_root
 from infra.model import ImageKind, Overlay
 
 _ATTRIBUTES = {ImageKind.FILE: "file", ImageKind.BLOCK: "dev"}
 
 
-def with_base(xml: str, overlay: Overlay) -> str:
+def with_base(xml: str, overlay: Overlay, *, volume_path: VolumePath) -> str:
     """The definition with the overlay's disk on its base; unchanged where it is not on the overlay.
 
     An overlay of a block device is a file and of another format: the disk's type, its source and its driver's type go
-    back. What libvirt kept of the base's source (labels, encryption) is taken over. Raises DomainXmlError.
+    back. Where libvirt kept the base's own source (labels, encryption, a storage pool's volume), that is taken.
+    Raises DomainXmlError.
     """
     parse_root(xml)  # for its errors
     document: Document = parseString(xml, forbid_dtd=True)
     disks = [disk for disk in document.getElementsByTagName("disk") if _is_on(disk, overlay)]
     for disk in disks:
-        _put_on_base(document, disk, overlay)
+        kind, base = _kept_source(disk, overlay, volume_path) or _new_source(document, overlay)
+        disk.setAttribute("type", kind)
+        _put_on_base(document, disk, base=base, base_format=overlay.base_format)
     root = document.documentElement
     return root.toxml() if disks and root is not None else xml
 
@@ -41,9 +44,7 @@ def _is_on(disk: Element, overlay: Overlay) -> bool:
     return on_target and any(source.getAttribute("file") == overlay.path for source in _children(disk, "source"))
 
 
-def _put_on_base(document: Document, disk: Element, overlay: Overlay) -> None:
-    base = _base_source(document, disk, overlay)
-    disk.setAttribute("type", str(overlay.base_kind))
+def _put_on_base(document: Document, disk: Element, *, base: Element, base_format: str) -> None:
     for source in _children(disk, "source"):
         disk.replaceChild(base, source)
     for name in ("backingStore", "mirror"):
@@ -54,17 +55,23 @@ def _put_on_base(document: Document, disk: Element, overlay: Overlay) -> None:
         drivers = [document.createElement("driver")]
         drivers[0].setAttribute("name", "qemu")
         disk.insertBefore(drivers[0], base)
-    drivers[0].setAttribute("type", overlay.base_format)
+    drivers[0].setAttribute("type", base_format)
 
 
-def _base_source(document: Document, disk: Element, overlay: Overlay) -> Element:
-    attribute = _ATTRIBUTES[overlay.base_kind]
+def _kept_source(disk: Element, overlay: Overlay, volume_path: VolumePath) -> tuple[str, Element] | None:
     for store in _children(disk, "backingStore"):
         for source in _children(store, "source"):
-            if source.getAttribute(attribute) == overlay.base:
+            path = source.getAttribute(_ATTRIBUTES[overlay.base_kind])
+            if store.getAttribute("type") == "volume":
+                path = volume_path(source.getAttribute("pool"), source.getAttribute("volume"))
+            if path == overlay.base:
                 if source.hasAttribute("index"):
                     source.removeAttribute("index")  # libvirt's own number of a node of the live chain
-                return source
+                return store.getAttribute("type"), source
+    return None
+
+
+def _new_source(document: Document, overlay: Overlay) -> tuple[str, Element]:
     source = document.createElement("source")
-    source.setAttribute(attribute, overlay.base)
-    return source
+    source.setAttribute(_ATTRIBUTES[overlay.base_kind], overlay.base)
+    return str(overlay.base_kind), source

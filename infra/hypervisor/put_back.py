@@ -193,11 +193,11 @@ class _Work:
         if not domain.persistent():
             return
         xml = domain.inactive_xml()
-        if (corrected := with_base(xml, overlay)) != xml:
+        if (corrected := with_base(xml, overlay, volume_path=domain.volume_path)) != xml:
             self._hypervisor.define(corrected)
             self._tell(f"{overlay.target}: corrected the definition to {overlay.base}")
         saved = domain.managed_save_xml()
-        if saved and (corrected := with_base(saved, overlay)) != saved:
+        if saved and (corrected := with_base(saved, overlay, volume_path=domain.volume_path)) != saved:
             domain.managed_save_define(corrected)
             self._tell(f"{overlay.target}: corrected the saved state to {overlay.base}")
 

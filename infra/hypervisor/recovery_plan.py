@@ -166,13 +166,11 @@ def _named_by_nobody(view: View, seen: Seen) -> Step | None:
 
 def _unremovable(view: View, seen: Seen) -> str:
     """Why the file must stay, whatever it holds; "" if nothing speaks for it but its data."""
+    if seen.content in _CANNOT_COMMIT and not (seen.content is Content.UNFINISHED and view.phase is Phase.PREPARED):
+        return _CANNOT_COMMIT[seen.content]
     if seen.users is None:
         return "it is not known which domains use it"
-    if seen.users:
-        return f"it is used by {', '.join(seen.users)}"
-    if seen.content is Content.UNFINISHED and view.phase is Phase.PREPARED:
-        return ""
-    return _CANNOT_COMMIT.get(seen.content, "")
+    return f"it is used by {', '.join(seen.users)}" if seen.users else ""
 
 
 def _doubt(seen: Seen, *, on_base: bool) -> str:

@@ -5,23 +5,26 @@ image that the guest writes to at that moment.
 """
 
 import hashlib
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 from infra.hypervisor.connection import Domain, Hypervisor
 from infra.hypervisor.inspect import inspect
+from infra.hypervisor.put_back import put_back
 from infra.hypervisor.snapshot import overlay_path, take_snapshot
-from infra.model import ImageKind, JournalEntry, Overlay, Phase
+from infra.model import JournalEntry, Overlay, Phase, PutBackReport
 from infra.process import run
-from tests.guests import DiskSpec, accelerator, virsh
+from tests.guests import DiskSpec, accelerator, image_dir, make_disk, virsh
 
 URI = "qemu:///system"
 MIB = 1024**2
 SIZE = 16 * MIB
+T = TypeVar("T")
 
 
 class Bare:
@@ -29,6 +32,7 @@ class Bare:
 
     def __init__(self, hypervisor: Hypervisor, folder: Path, disks: Sequence[DiskSpec]) -> None:
         self.hypervisor = hypervisor
+        self.uri = hypervisor.uri
         self.folder = folder
         self.disks = disks
         self.name = f"act-{uuid4().hex[:8]}"
@@ -65,8 +69,8 @@ class Bare:
         return "Pattern verification failed" not in self._qemu_io(target, f"read -P {byte} {offset} {size}")
 
     def _qemu_io(self, target: str, command: str) -> str:
-        device = f"/machine/peripheral/ua-{target}/virtio-backend"
-        answer = virsh(URI, "qemu-monitor-command", self.uuid, "--hmp", f'qemu-io -d {device} "{command}"')
+        device = f"/machine/peripheral/ua-{target}" + ("/virtio-backend" if target.startswith("vd") else "")
+        answer = virsh(self.uri, "qemu-monitor-command", self.uuid, "--hmp", f'qemu-io -d {device} "{command}"')
         assert "rror" not in answer, answer
         return answer
 
@@ -94,15 +98,43 @@ class Bare:
             overlays=overlays,
         )
 
+    def put_back(self, entry: JournalEntry, *, commit_deadline: float = 60, **listeners: Any) -> PutBackReport:
+        """As a backup does it."""
+        return put_back(self.hypervisor, entry, commit_deadline=commit_deadline, pivot_deadline=20, **listeners)
+
+    def definition(self) -> str:
+        """The inactive definition, word by word."""
+        return virsh(self.uri, "dumpxml", self.uuid, "--inactive", "--security-info")
+
+    def exists(self) -> bool:
+        """Whether libvirt knows it."""
+        return self.uuid in virsh(self.uri, "list", "--all", "--uuid").split()
+
+    def forget(self) -> None:
+        """Stop and undefine it, whatever has become of it."""
+        if self.exists() and self.state() != "shut off":
+            self.domain.destroy()
+        if self.exists():
+            self.domain.undefine()
+
     def sources(self, *, inactive: bool = False) -> dict[str, str]:
         """Disk target to image, asked from virsh."""
         options = ["--inactive"] if inactive else []
-        lines = virsh(URI, "domblklist", self.uuid, *options).splitlines()
-        return {target: source for target, source in (line.split(maxsplit=1) for line in lines if line.strip())}
+        lines = virsh(self.uri, "domblklist", self.uuid, *options).splitlines()
+        pairs = (line.split(maxsplit=1) for line in lines if line.strip())
+        return {pair[0]: pair[1] for pair in pairs}
+
+    def slow_job(self, overlay: Overlay) -> None:
+        """Begin the overlay's commit as a run does that dies: 1 MiB a second, so that it lasts."""
+        self.domain.block_commit(overlay.target, base=overlay.base, top=overlay.path, bandwidth=1)
+
+    def hurry(self, target: str) -> None:
+        """Let a slow job run as fast as it can."""
+        virsh(self.uri, "blockjob", self.uuid, target, "--bandwidth", "0")
 
     def state(self) -> str:
         """virsh's word."""
-        return virsh(URI, "domstate", self.uuid)
+        return virsh(self.uri, "domstate", self.uuid)
 
 
 def domain_xml(name: str, uuid: str, disks: Sequence[DiskSpec]) -> str:
@@ -112,13 +144,14 @@ def domain_xml(name: str, uuid: str, disks: Sequence[DiskSpec]) -> str:
       <metadata><v:note xmlns:v='urn:vmborg:test'>kept</v:note></metadata>
       <os><type arch='x86_64' machine='q35'>hvm</type></os>
       <devices>{"".join(map(_disk_xml, disks))}
-        <controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"""
+        <controller type='usb' model='none'/>
+        <controller type='scsi' model='virtio-scsi'/><memballoon model='none'/></devices></domain>"""
 
 
 def _disk_xml(disk: DiskSpec) -> str:
     attribute = "dev" if disk.kind == "block" else "file"
     source = f"<source {attribute}='{disk.path}'/>" if disk.path else ""
-    bus = "sata" if disk.device == "cdrom" else "virtio"
+    bus = "sata" if disk.device == "cdrom" else disk.bus
     return (
         f"<disk type='{disk.kind}' device='{disk.device}'><driver name='qemu' type='{disk.format}' cache='none'/>"
         f"{source}<target dev='{disk.target}' bus='{bus}'/>{'<readonly/>' if disk.device == 'cdrom' else ''}"
@@ -141,7 +174,7 @@ def loop_device(file: Path, size: int) -> Iterator[Path]:
 def small_filesystem(folder: Path, size: int) -> Iterator[Path]:
     """An ext4 file system of `size` bytes, mounted at a new folder below `folder`."""
     image = folder / f"{uuid4().hex}.ext4"
-    mountpoint = Path(tempfile.mkdtemp(dir=folder, prefix="small-"))
+    mountpoint = Path(mkdtemp(dir=folder, prefix="small-"))
     with image.open("wb") as file:
         file.truncate(size)
     run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-O", "^has_journal", str(image)], timeout=60)
@@ -167,6 +200,55 @@ def image_holds(path: Path | str, image_format: str, byte: int, *, offset: int =
     return "Pattern verification failed" not in shown.stdout
 
 
-def kind_of(spec: DiskSpec) -> ImageKind:
-    """The journal's word for a disk's kind."""
-    return ImageKind(spec.kind)
+class World:
+    """A folder for images, a connection, and the bare domains of one test. A context manager."""
+
+    def __init__(self, uri: str = URI) -> None:
+        self._uri = uri
+        self._stack = ExitStack()
+        self._domains: list[Bare] = []
+
+    def __enter__(self) -> Self:
+        # A libvirtd of one's own does not see the folder of the host's.
+        folder = image_dir("bare") if self._uri == URI else TemporaryDirectory(prefix="vmborg-bare-", dir="/var/tmp")
+        self.folder = Path(self._stack.enter_context(folder))
+        self.folder.chmod(0o755)
+        self.hypervisor = self._stack.enter_context(Hypervisor.open(self._uri))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for bare in self._domains:
+            bare.forget()
+        self._stack.close()
+
+    def enter(self, context: AbstractContextManager[T]) -> T:
+        """Hold something until the end, after which the domains are gone."""
+        return self._stack.enter_context(context)
+
+    def bare(self, *disks: DiskSpec) -> Bare:
+        """A domain that is not defined yet."""
+        bare = Bare(self.hypervisor, self.folder, disks)
+        self._domains.append(bare)
+        return bare
+
+    def disk(
+        self, target: str, image_format: str = "qcow2", *, backing: Path | None = None, folder: Path | None = None
+    ) -> DiskSpec:
+        """A blank disk, or a linked clone of `backing`."""
+        path = (folder or self.folder) / f"{target}-{uuid4().hex[:4]}.{image_format}"
+        make_disk(path, size=0 if backing else SIZE, format=image_format, formatted=False, backing=backing)
+        return DiskSpec(target, path, format=image_format)
+
+    def all_kinds(self) -> tuple[list[DiskSpec], Path]:
+        """qcow2, raw, block device, linked clone and an empty CD-ROM drive; and the clone's template."""
+        template = self.disk("template").path
+        assert template
+        device = self.enter(loop_device(self.folder / "device.img", SIZE))
+        disks = [
+            self.disk("vda"),
+            self.disk("vdb", "raw"),
+            DiskSpec("vdc", device, format="raw", kind="block"),
+            self.disk("vdd", backing=template),
+            DiskSpec("sda", None, format="raw", device="cdrom"),
+        ]
+        return disks, template
