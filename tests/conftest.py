@@ -8,7 +8,10 @@ import pytest
 LEAKS = ("PREFECT_", "VMBORG_", "BORG_", "LIBVIRT_")
 """Prefixes of variables that would point a test at somebody's server, configuration, repository or host."""
 
-for _name in [name for name in os.environ if name.startswith(LEAKS)]:
+OURS = "VMBORG_TEST_"
+"""Prefix of the variables that are meant for the tests."""
+
+for _name in [name for name in os.environ if name.startswith(LEAKS) and not name.startswith(OURS)]:
     del os.environ[_name]
 os.environ |= {
     "DO_NOT_TRACK": "1",

@@ -23,9 +23,12 @@ class Daemons:
     """What `ensure_daemons` started, by name and process id; empty if all was running."""
 
     started: dict[str, int] = field(default_factory=dict)
+    uri: str = "qemu:///system"
 
     def stop(self) -> None:
-        """End what was started here and nothing else. Running guests stay."""
+        """End what was started here and nothing else; nothing at all while a guest runs: others came to use it."""
+        if self.started and virsh(self.uri, "list", "--uuid"):
+            return
         for name, pid in reversed(self.started.items()):
             if _is(pid, name):
                 os.kill(pid, signal.SIGTERM)
@@ -38,6 +41,8 @@ def ensure_daemons(timeout: float = 60) -> Daemons:
 
     Raises GuestError if they do not answer within `timeout` seconds.
     """
+    if os.geteuid() != 0:
+        raise GuestError("test guests need root")
     _open_kvm_to_its_group()
     daemons = Daemons()
     if not _listens(_VIRTLOGD_SOCKET):
@@ -94,8 +99,6 @@ def _open_kvm_to_its_group() -> None:
     device = Path("/dev/kvm")
     if not device.exists():
         return
-    if os.geteuid() != 0:
-        raise GuestError("test guests need root")
     if device.group() != "kvm" or stat.S_IMODE(device.stat().st_mode) & 0o660 != 0o660:
         shutil.chown(device, group="kvm")
         device.chmod(0o660)

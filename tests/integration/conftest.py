@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.guests import Boot, Daemons, DiskSpec, Guest, build_boot, domain_xml, ensure_daemons, image_dir, make_disk
+from tests.guests import Boot, Daemons, DiskSpec, Guest, domain_xml, make_disk
+from tests.guests.fixtures import boot, daemons, images
 
+__all__ = ["boot", "daemons", "images"]
 MIB = 1024**2
 
 
@@ -17,27 +19,8 @@ GuestFactory = Callable[..., Guest]
 """Calls `make_guest`, see `guest_factory`."""
 
 
-@pytest.fixture(scope="session")
-def daemons() -> Daemons:
-    """Running libvirt daemons. They go on after the tests: others on this host may use them by then."""
-    return ensure_daemons()
-
-
-@pytest.fixture(scope="session")
-def boot() -> Boot:
-    """Kernel and initial RAM disk of the guests, built once a machine."""
-    return build_boot()
-
-
-@pytest.fixture(scope="session")
-def images() -> Iterator[Path]:
-    """A directory for images that qemu may read; each guest of `guest_factory` has a folder of its own in it."""
-    with image_dir() as path:
-        yield path
-
-
 @pytest.fixture
-def guest_factory(daemons: Daemons, boot: Boot, images: Path) -> Iterator[GuestFactory]:  # noqa: ARG001 - must run
+def guest_factory(daemons: Daemons, boot: Boot, images: Path) -> Iterator[GuestFactory]:
     """Makes guests that are destroyed and undefined after the test."""
     with ExitStack() as guests:
 
@@ -46,7 +29,7 @@ def guest_factory(daemons: Daemons, boot: Boot, images: Path) -> Iterator[GuestF
             *,
             disks: list[DiskSpec] | None = None,
             start: bool = True,
-            uri: str = "qemu:///system",
+            uri: str = daemons.uri,
             **options: Any,
         ) -> Guest:
             """Define a guest, start it, wait for its agent (if it has one) and its first counter.
