@@ -11,7 +11,7 @@ from infra.process import run
 from tests.guests.packages import dependencies, move_into_place, unpack
 from tests.guests.waiting import GuestError
 
-BASE = ("virtio_pci", "virtio_blk", "virtio_console", "ext4", "nls_utf8", "button", "evdev")
+BASE = ("virtio_pci", "virtio_blk", "virtio_console", "crc32c_generic", "ext4", "nls_utf8", "button", "evdev")
 SCSI = ("virtio_scsi", "sd_mod", "sr_mod")
 _META_PACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual", "linux-image-generic")
 
