@@ -5,6 +5,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from infra.borg.names import unfinished_glob
 from infra.errors import DomainBusy, FreezeFailed, NoSpace
 from infra.hypervisor.freeze import frozen_window
 from infra.hypervisor.inspect import inspect
@@ -30,7 +31,8 @@ from tasks.recovery import Recovery, close_run, recover_entry
 logger = logging.getLogger("vmborg.backup")
 
 INSPECT_TIMEOUT_S = 120.0
-PREFLIGHT_TIMEOUT_S = 120.0
+PREFLIGHT_TIMEOUT_S = 300.0
+PROBE_LOCK_WAIT_S = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,15 @@ def preflight(job: BackupJob, facts: DomainFacts) -> None:
                 evidence="the channel org.qemu.guest_agent.0 is not connected",
                 remedy="Install and start qemu-guest-agent in the guest, or set `quiesce: try`.",
             )
-    job.repository.probe()
+    _drop_leftovers(job)
+
+
+def _drop_leftovers(job: BackupJob) -> None:
+    """Delete archives of this VM whose run died before they were verified; asking for them proves the repository."""
+    for archive in job.repository.archives(unfinished_glob(job.uuid), lock_wait=PROBE_LOCK_WAIT_S):
+        if archive.comment.get("host", "") == job.config.hypervisor.name:
+            logger.warning("deleting %s: its run ended before it was verified", archive.name)
+            job.repository.delete([archive.name])
 
 
 def _require_space(job: BackupJob, facts: DomainFacts) -> None:
@@ -187,7 +197,6 @@ def _snapshot_live(
     job.journal.write(entry)
     with frozen_window(
         job.domain,
-        uri=job.hypervisor.uri,
         policy=job.policy.quiesce,
         mountpoints=job.policy.freeze_mountpoints,
         agent_timeout=job.policy.agent_timeout,

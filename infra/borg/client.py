@@ -154,11 +154,15 @@ class Repository:
 
     # ------------------------------------------------------------------------------------------------- archives
 
-    def archives(self, glob: str | None = None) -> list[ArchiveInfo]:
-        """All archives or those that a shell glob matches, oldest first, with the facts of their comments."""
+    def archives(self, glob: str | None = None, *, lock_wait: int | None = None) -> list[ArchiveInfo]:
+        """All archives or those that a shell glob matches, oldest first, with the facts of their comments.
+
+        It proves too that the repository is there and that the passphrase opens it. `lock_wait` in seconds.
+        """
         pattern = ["--glob-archives", glob] if glob is not None else []
         keys = "{archive}{time}{comment}"
-        return archive_infos(self._json("list", "--json", "--format", keys, *pattern, self.location))
+        listing = ("list", "--json", "--format", keys, *pattern, self.location)
+        return archive_infos(self._json(*listing, lock_wait=lock_wait))
 
     def items(self, archive: str, *, unique: bool = False) -> list[ArchiveItem]:
         """Every file and directory of an archive. `unique` asks for that too; it needs borg's chunks cache.

@@ -79,3 +79,8 @@ def parse_archive_name(text: str) -> ArchiveName | None:
 def archive_glob(uuid: str, name: str) -> str:
     """A glob for borg's --glob-archives that matches the archives of this VM under this name, and no others."""
     return f"vm.{uuid[:8]}.{encode(name)}@*"
+
+
+def unfinished_glob(uuid: str) -> str:
+    """A glob that matches the unfinished archives of this VM, under whatever name it had."""
+    return f"vm.{uuid[:8]}.*@*{UNFINISHED}"
