@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deployments.cli.context import Context, pass_context
-from deployments.cli.output import error_data
+from deployments.cli.output import error_data, exit_code_of
 
 if TYPE_CHECKING:
     from tasks.initialise import Initialised
@@ -31,7 +31,7 @@ def command(context: Context) -> int:
             "Store the exported keys, and the passphrases, away from this host and from the repositories: "
             "without them no archive can be read."
         )
-    return 1 if any(result.error for result in done) else 0
+    return exit_code_of([result.error for result in done if result.error])
 
 
 def _print(context: Context, result: "Initialised") -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deployments.cli.context import Context, pass_context
-from deployments.cli.output import error_data
+from deployments.cli.output import error_data, exit_code_of
 from deployments.cli.words import moment, size
 from infra.errors import ArchiveNotFound
 
@@ -40,7 +40,7 @@ def command(context: Context, *, vm: str | None, repository: str | None) -> int:
         _print(context, sorted(archives, key=lambda each: (each.vm, each.time)))
     elif not catalogue.failures:
         context.output.line("No archives yet: `vmborg backup --all` makes the first.")
-    return 1 if catalogue.failures else 0
+    return exit_code_of(list(catalogue.failures.values()))
 
 
 def _none(vm: str, catalogue: "Catalogue") -> ArchiveNotFound:

@@ -121,6 +121,11 @@ def _three_voices(first: str, error: VmborgError) -> str:
     return "\n".join(lines)
 
 
+def exit_code_of(errors: Sequence[VmborgError]) -> int:
+    """The exit code of a verb that met these errors and went on: 2 when nothing but the configuration is wrong."""
+    return min((error.exit_code for error in errors), default=0)
+
+
 def error_data(error: VmborgError) -> dict[str, str]:
     """An error as JSON-like data."""
     return {
