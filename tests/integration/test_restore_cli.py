@@ -1,0 +1,155 @@
+"""`vmborg restore` as a user calls it: modes, names, output, and being ended or killed in the middle."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from infra.hypervisor.domain_xml import disk_sources
+from infra.process import Child, run, spawn
+from tests.guests import Daemons, DiskSpec, image_dir, wait_for
+from tests.integration.bare import digest, image_holds
+from tests.integration.restoring import RestoreHost, restore_host
+from tests.integration.vmborg import VMBORG, Call, vmborg
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def host(daemons: Daemons) -> Iterator[RestoreHost]:
+    """A host with an empty repository."""
+    assert daemons is not None
+    with image_dir("cli") as root, restore_host(root) as place:
+        yield place
+
+
+def _call(host: RestoreHost, *arguments: str | Path) -> Call:
+    return vmborg(*arguments, config=host.config_path, timeout=120)
+
+
+def test_exactly_one_mode(host: RestoreHost) -> None:
+    """No mode, two modes, or an option that does nothing in the mode is a usage error with exit code 2."""
+    for options in (
+        [],
+        ["--as", "x", "--in-place"],
+        ["--files-only"],
+        ["--as", "x", "--stop"],
+        ["--in-place", "--to", "/x"],
+        ["--files-only", "--to", "/x", "--start"],
+        ["--in-place", "--allow", "everything"],
+    ):
+        call = _call(host, "restore", "vm", *options)
+        assert call.code == 2, options
+        assert "Error: " in call.stderr
+        assert call.stdout == ""
+
+
+def test_a_copy_with_a_name_that_begins_with_a_dash(host: RestoreHost) -> None:
+    """VM names with a leading dash, blanks and a percent sign work; --json gives one document that says all."""
+    domain = host.simple(fill=3)
+    xml = domain.inactive_xml()
+    domain.undefine()
+    odd = f"-{host.prefix} 100% ü"
+    domain = host.hypervisor.define(xml.replace(f"<name>{host.prefix}-vm</name>", f"<name>{odd}</name>"))
+    try:
+        archive = host.factory.make(domain)
+        call = _call(host, "--json", "restore", f"--as={host.prefix}@a b", "--", odd)
+        assert call.code == 0, call.stderr
+        document = call.document
+        assert (document["vm"], document["archive"], document["mode"]) == (odd, archive, "as")
+        copy = host.find(f"{host.prefix}@a b")
+        assert disk_sources(copy.inactive_xml()) == document["disks"]
+        assert image_holds(document["disks"]["vda"], "qcow2", 3)
+    finally:
+        domain.undefine()
+
+
+def test_plain_lines_tell_what_was_done_and_what_comes_next(host: RestoreHost) -> None:
+    """Without a terminal the result is plain lines: the archive, each disk, and the command that starts the VM."""
+    domain = host.simple()
+    archive = host.factory.make(domain)
+    call = _call(host, "restore", domain.name, "--as", f"{host.prefix}-copy")
+    assert call.code == 0, call.stderr
+    copy = host.find(f"{host.prefix}-copy")
+    assert archive in call.stdout
+    assert f"virsh start {copy.uuid}" in call.stdout
+    assert "\x1b" not in call.stdout + call.stderr
+    out = host.root / "out"
+    call = _call(host, "restore", domain.name, "--files-only", "--to", out)
+    assert f"virsh define '{out}/define.xml'" in call.stdout
+
+
+def test_an_error_has_three_voices(host: RestoreHost) -> None:
+    """An unknown archive exits with 1, says what there is and what to do."""
+    domain = host.simple()
+    archive = host.factory.make(domain)
+    call = _call(host, "restore", domain.name, "--as", "x", "--archive", "nonsense")
+    assert call.code == 1
+    _, evidence, _ = call.voices()
+    assert archive in evidence
+
+
+@contextmanager
+def _under_way(host: RestoreHost, *arguments: str) -> Iterator[Child]:
+    """`vmborg restore` while borg writes into the staging directory."""
+
+    def writing() -> bool:
+        return any(path.stat().st_blocks > 0 for path in host.root.glob("**/.vmborg-restore-*/**/*.img"))
+
+    with spawn([str(VMBORG), "--config", str(host.config_path), "restore", *arguments]) as child:
+        wait_for(lambda: writing() or child.poll() is not None, timeout=60, what="extraction", interval=0.01)
+        assert child.poll() is None, child.stderr.read()
+        yield child
+
+
+@pytest.fixture
+def big(host: RestoreHost) -> str:
+    """The name of a VM with 300 MiB that do not compress, archived."""
+    path = host.images / "big.img"
+    run(["dd", "if=/dev/urandom", f"of={path}", "bs=1M", "count=300", "status=none"], timeout=120)
+    domain = host.define([DiskSpec("vda", path, format="raw")])
+    host.factory.make(domain)
+    return domain.name
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_restore_that_is_ended_leaves_nothing(host: RestoreHost, big: str, number: signal.Signals) -> None:
+    """SIGTERM and Ctrl-C in the middle of the extraction: no file, directory or domain of it remains."""
+    before = host.files()
+    with _under_way(host, big, "--as", f"{host.prefix}-copy", "--to", str(host.root / "new/place")) as child:
+        assert (host.root / "new").is_dir()
+        child.popen.send_signal(number)
+        assert child.wait(60) == 128 + number
+    assert host.files() == before
+    assert host.names() == {big}
+
+
+def test_a_killed_restore_leaves_a_directory_that_the_next_one_names(host: RestoreHost, big: str) -> None:
+    """After kill -9 the original is untouched and only a staging directory is left; the next restore names it."""
+    before = digest(host.images / "big.img")
+    with _under_way(host, big, "--in-place") as child:
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait(60)
+    (left,) = host.images.glob(".vmborg-restore-*")
+    assert digest(host.images / "big.img") == before
+    wait_for(lambda: _readers(left) == [], timeout=30, what="borg's end")
+    call = _call(host, "restore", big, "--in-place")
+    assert call.code == 0, call.stderr
+    assert str(left) in call.stderr
+    assert digest(host.images / "big.img") == before
+    assert sorted(path.name for path in host.images.iterdir()) == [left.name, "big.img"]
+
+
+def _readers(directory: Path) -> list[str]:
+    """Processes that work in a directory."""
+    found: list[str] = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink().is_relative_to(directory):
+                found.append(process.name)
+        except OSError:
+            continue  # it ended meanwhile
+    return found
