@@ -14,7 +14,7 @@ from tasks.domains import (
     freeze_and_snapshot,
     inspect_domain,
     preflight,
-    put_domain_back,
+    put_back_whatever_happens,
     recover_leftovers,
 )
 from tasks.hooks import put_back_after
@@ -73,5 +73,5 @@ def _archive_once(job: BackupJob) -> tuple[FrozenPoint, ArchiveFigures]:
         point = freeze_and_snapshot(job, facts)
         created = create_archive(job, point)
     finally:
-        put_domain_back(job)
+        put_back_whatever_happens(job)
     return point, verify_archive(job, point, created)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra.borg.names import unfinished_glob
-from infra.errors import DomainBusy, FreezeFailed, NoSpace
+from infra.errors import DomainBusy, FreezeFailed, NoSpace, VmborgError
 from infra.hypervisor.freeze import frozen_window
 from infra.hypervisor.inspect import inspect
 from infra.hypervisor.snapshot import overlay_path, require_free_paths, take_snapshot
@@ -165,7 +165,7 @@ def freeze_and_snapshot(job: BackupJob, facts: DomainFacts) -> FrozenPoint:
         firmware, report = _snapshot_live(job, facts, overlays, directory)
     else:
         firmware = staging.copy_firmware_state(directory, facts)
-        report = FreezeReport(Consistency.OFFLINE, "the domain was shut off")
+        report = _offline_report(facts)
     manifest = staging.write_manifest(
         job,
         directory,
@@ -177,6 +177,13 @@ def freeze_and_snapshot(job: BackupJob, facts: DomainFacts) -> FrozenPoint:
     )
     logger.info("consistency: %s (%s), frozen for %d ms", report.consistency, report.reason, report.frozen_ms)
     return FrozenPoint(facts, overlays, report, manifest)
+
+
+def _offline_report(facts: DomainFacts) -> FreezeReport:
+    if facts.managed_save:
+        reason = "the domain was shut off with its memory saved, so its disks are as after a power cut"
+        return FreezeReport(Consistency.CRASH, reason)
+    return FreezeReport(Consistency.OFFLINE, "the domain was shut off")
 
 
 def _snapshot_live(
@@ -207,6 +214,21 @@ def _snapshot_live(
         firmware = staging.copy_firmware_state(directory, facts)
     job.journal.write(replace(entry, phase=Phase.SNAPSHOTTED, freeze=not window.report.thaw_confirmed))
     return firmware, window.report
+
+
+def put_back_whatever_happens(job: BackupJob) -> None:
+    """The step `pivot`; and if Prefect itself fails at it (its API went away), the same without Prefect.
+
+    Raises what `pivot` raises.
+    """
+    try:
+        put_domain_back(job)
+    except VmborgError:
+        raise
+    except Exception:
+        logger.exception("Prefect could not run the step; putting %s back without it", job.name)
+        put_domain_back.fn(job)
+        raise
 
 
 @step("pivot")
