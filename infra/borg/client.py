@@ -3,18 +3,26 @@
 Every method raises BorgError's subtypes (infra/borg/failures.py) and CommandNotFound.
 """
 
+import errno
 import json
+import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from infra.borg.answers import (
+    ArchiveInfo,
+    ArchiveItem,
+    CreateResult,
+    CreateWatch,
+    RepositoryInfo,
+    archive_infos,
+    repository_info,
+)
 from infra.borg.command import Finished, Target, run_borg
-from infra.borg.comment import parse_comment
-from infra.borg.messages import ArchiveProgress, FileStatus, Message, PercentProgress
-from infra.errors import ArchiveIncomplete, RepositoryNotFound
+from infra.borg.messages import ArchiveProgress, Message, PercentProgress
+from infra.errors import ArchiveIncomplete, NoSpace, RepositoryNotFound
 
 __all__ = ["ArchiveInfo", "ArchiveItem", "CreateResult", "Repository", "RepositoryInfo"]
 
@@ -25,54 +33,12 @@ usage/notes; it also lets --sparse skip holes)."""
 FILES_CACHE = "ctime,size,inode"
 _PROBE_LOCK_WAIT_S = 20
 _CHECKPOINT_INTERVAL_S = 10 * 365 * 86400  # never: a killed run shall leave no NAME.checkpoint
-_BAD_STATUS = {"C", "E"}
 
+# Neither stored nor brought back: plain borg restores what is stored, too.
 # An immutable flag would keep an extracted image from being moved into place. Of the extended attributes the only
 # ones that images have are libvirt's notes of owners and users (trusted.libvirt.security.*), true on the day of the
 # backup alone: with a count of users in them a restored image does not start (libvirt, security_util.c).
 _CONTENT_ONLY = ("--noflags", "--noxattrs", "--noacls")
-
-
-@dataclass(frozen=True, slots=True)
-class RepositoryInfo:
-    """What `borg info` tells of a repository."""
-
-    id: str
-    location: str
-    encryption: str
-    modified: datetime
-    stored: int  # bytes of compressed, deduplicated data
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveInfo:
-    """An archive in the list of a repository."""
-
-    name: str
-    time: datetime
-    comment: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveItem:
-    """A file or directory of an archive: borg's type letter, and bytes."""
-
-    path: str
-    type: str  # "-" file, "d" directory, "l" link, ...
-    size: int
-    unique: int | None = None  # compressed bytes of blocks that nothing else in the repository has, if asked for
-
-
-@dataclass(frozen=True, slots=True)
-class CreateResult:
-    """What a create did. Bytes and seconds."""
-
-    original_size: int
-    deduplicated_size: int  # new in the repository
-    seconds: float
-    read_bytes: int  # read by borg's process in all, its caches among it
-    stopped: bool = False
-    files: dict[str, str] = field(default_factory=dict[str, str])  # path given to borg: its status letter
 
 
 class Repository:
@@ -137,14 +103,7 @@ class Repository:
 
     def info(self) -> RepositoryInfo:
         """Identity, mode of encryption and size."""
-        data = self._json("info", "--json", self.location)
-        return RepositoryInfo(
-            id=data["repository"]["id"],
-            location=data["repository"]["location"],
-            encryption=data["encryption"]["mode"],
-            modified=_time(data["repository"]["last_modified"]),
-            stored=data["cache"]["stats"]["unique_csize"],
-        )
+        return repository_info(self._json("info", "--json", self.location))
 
     def key_export(self, path: Path) -> None:
         """Write the repository's key to `path`, readable by its owner only."""
@@ -207,10 +166,11 @@ class Repository:
 
         Raises ArchiveIncomplete for every warning (borg keeps the archive then, without the file that it warns about).
         """
-        watch = _CreateWatch(on_progress)
+        watch = CreateWatch(on_progress)
         done = self._borg(
             *("create", "--json", "--list", "--filter", "AMUCE", "--progress"),
             *("--chunker-params", CHUNKER, "--sparse", "--files-cache", FILES_CACHE),
+            *_CONTENT_ONLY,
             *("--compression", self.compression, "--comment", comment),
             *("--checkpoint-interval", str(_CHECKPOINT_INTERVAL_S)),
             *(["--read-special"] if read_special else []),
@@ -244,7 +204,8 @@ class Repository:
     ) -> None:
         """Extract exactly these paths (all of them without any) below `directory`; holes stay holes.
 
-        Raises ArchiveNotFound; ArchiveIncomplete for every warning, a path that is not in the archive among them.
+        Raises ArchiveNotFound; NoSpace; ArchiveIncomplete for every other warning, a path that is not in the archive
+        among them.
         """
 
         def listen(message: Message) -> None:
@@ -255,7 +216,12 @@ class Repository:
         # pp: takes the rest as the beginning of a path, not as a pattern (borg help patterns).
         exact = [f"pp:{path}" for path in paths]
         options = ["--sparse", *_CONTENT_ONLY, *progress]
-        self._borg("extract", *options, self._named(archive), *exact, cwd=directory, listener=listen)
+        try:
+            self._borg("extract", *options, self._named(archive), *exact, cwd=directory, listener=listen)
+        except ArchiveIncomplete as error:
+            if os.strerror(errno.ENOSPC) in error.evidence:
+                raise _no_space(directory, error.evidence) from error
+            raise
 
     def extract_to(self, archive: str, path: str, file: IO[bytes]) -> None:
         """Write the content of one file of an archive to an open file or device, holes as zeros.
@@ -269,36 +235,9 @@ class Repository:
         return self._borg("extract", "--stdout", self._named(archive), f"pp:{path}").stdout
 
 
-class _CreateWatch:
-    """Follows a create: its progress, and the status of each path."""
-
-    def __init__(self, on_progress: Callable[[ArchiveProgress], None] | None) -> None:
-        self._on_progress = on_progress
-        self.files: dict[str, str] = {}
-
-    def __call__(self, message: Message) -> None:
-        if isinstance(message, ArchiveProgress):
-            if self._on_progress is not None and not message.finished:
-                self._on_progress(message)
-        elif isinstance(message, FileStatus):
-            self.files[message.path] = message.status
-
-    def require_clean(self) -> None:
-        bad = {path: status for path, status in self.files.items() if status in _BAD_STATUS}
-        if bad:
-            raise ArchiveIncomplete(
-                "borg could not read everything; that archive is not kept.",
-                evidence="\n".join(f"{status} {path}" for path, status in bad.items()),
-                remedy="Look at these files and the storage below them, then back up again.",
-            )
-
-
-def archive_infos(document: dict[str, Any]) -> list[ArchiveInfo]:
-    """Read what `borg list --json` prints."""
-    found = document["archives"]
-    return [ArchiveInfo(each["archive"], _time(each["time"]), parse_comment(each["comment"])) for each in found]
-
-
-def _time(text: str) -> datetime:
-    """borg's times have no zone; its process runs in UTC."""
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+def _no_space(directory: Path, evidence: str) -> NoSpace:
+    return NoSpace(
+        f"The file system of {directory} is full; what was extracted is not whole.",
+        evidence=evidence,
+        remedy="Free space there, or restore to another place.",
+    )

@@ -6,12 +6,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from infra.borg.failures import failure
+from infra.borg.locks import holders
 from infra.borg.messages import LogMessage, Message, parse_line
+from infra.errors import RepositoryLocked
 from infra.process import Child, spawn
 
 logger = logging.getLogger("vmborg.borg")
@@ -28,7 +30,7 @@ class Target:
     """Where and how borg works: one repository as it is configured."""
 
     location: str
-    passphrase: str | None
+    passphrase: str | None = field(repr=False)
     base_dir: Path
     lock_wait: int  # seconds
     remote_path: str | None = None
@@ -86,7 +88,8 @@ def run_borg(
     if target.remote_path:
         common += ["--remote-path", target.remote_path]
     argv = [binary(), *common, *arguments]
-    secret = {} if target.passphrase is None else {"BORG_PASSPHRASE_FD": target.passphrase}
+    # Without any passphrase borg would ask on the terminal, and wait there for an answer.
+    secret = {"BORG_PASSPHRASE_FD": target.passphrase or ""}
     begun = time.monotonic()
     with spawn(
         argv,
@@ -94,6 +97,7 @@ def run_borg(
         cwd=str(cwd) if cwd else None,
         secrets=secret,
         stdout=output,
+        own_session=True,  # Ctrl-C is for us: on SIGINT borg saves a NAME.checkpoint before it ends
     ) as child:
         run = _Run(child, listener)
         stopped = run.wait(stop)
@@ -101,9 +105,11 @@ def run_borg(
     if stopped:
         return done
     error = failure(argv, child.popen.returncode, run.messages, location=target.location)
-    if error is not None:
-        raise error
-    return done
+    if error is None:
+        return done
+    if isinstance(error, RepositoryLocked):
+        error.evidence = "\n".join([error.evidence, *holders(error.evidence)])
+    raise error
 
 
 class _Run:
@@ -122,11 +128,16 @@ class _Run:
             thread.start()
 
     def wait(self, stop: threading.Event | None) -> bool:
-        """Wait for its end; True if we ended it because `stop` was set. What a listener raised is raised here."""
+        """Wait for its end; True if we ended it because `stop` was set.
+
+        What a listener raised ends it too, and is raised here.
+        """
         stopped = False
         while any(thread.is_alive() for thread in self._threads) or self._child.poll() is None:
             if stop is not None and stop.is_set() and not stopped:
                 stopped = True
+                self._child.terminate(_TERMINATE_GRACE_S)
+            if self._problem is not None:
                 self._child.terminate(_TERMINATE_GRACE_S)
             self._look()
             alive = [thread for thread in self._threads if thread.is_alive()]

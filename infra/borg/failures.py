@@ -5,6 +5,7 @@ unknown exit code is a failure. Warnings (1, 100..127) are for the caller to jud
 archive is not what it should be.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,7 +72,7 @@ _UNREACHABLE = _Kind(
 _DENIED = _Kind(
     RepositoryInvalid,
     "The repository {location} cannot be used with these rights.",
-    "Check owner and mode of its files; vmborg runs as root.",
+    "Check owner and mode of its files and that its file system is writable; vmborg runs as root.",
 )
 _RELOCATED = _Kind(
     RepositoryInvalid,
@@ -92,88 +93,66 @@ _INCOMPLETE = _Kind(
     "borg could not read everything; that archive is not kept.",
     "Look at the file that borg names and the storage below it, then back up again.",
 )
+_KILLED = _Kind(
+    BorgError,
+    "borg was ended from outside while it worked on {location}.",
+    "See who ended it: the kernel for want of memory (journalctl -k), or a person. The next run clears what it left.",
+)
+_OUTDATED = _Kind(
+    BorgError,
+    "The borg on the other side of {location} cannot do what was asked.",
+    "Install borg 1.4 there, and let its forced command (borg serve) reach this path.",
+)
 _OTHER = _Kind(BorgError, "borg failed on {location}.", "Look at what borg says; docs/operations.md knows most of it.")
 
-_BY_MSGID = {
-    "Repository.DoesNotExist": _NOT_FOUND,
-    "Repository.ParentPathDoesNotExist": _NOT_FOUND,
-    "LockTimeout": _LOCKED,
-    "LockFailed": _DENIED,
-    "LockError": _LOCKED,
-    "Repository.InvalidRepository": _INVALID,
-    "Repository.InvalidRepositoryConfig": _INVALID,
-    "Manifest.NoManifestError": _INVALID,
-    "UnsupportedManifestError": _INVALID,
-    "UnsupportedPayloadError": _INVALID,
-    "UnsupportedKeyFormatError": _INVALID,
-    "PassphraseWrong": _PASSPHRASE,
-    "NoPassphraseFailure": _PASSPHRASE,
-    "PasscommandFailure": _PASSPHRASE,
-    "KeyfileNotFoundError": _PASSPHRASE,
-    "RepoKeyNotFoundError": _PASSPHRASE,
-    "IntegrityError": _DAMAGED,
-    "FileIntegrityError": _DAMAGED,
-    "DecompressionError": _DAMAGED,
-    "Repository.CheckNeeded": _DAMAGED,
-    "Repository.ObjectNotFound": _DAMAGED,
-    "Repository.InsufficientFreeSpaceError": _FULL,
-    "Repository.StorageQuotaExceeded": _FULL,
-    "ConnectionClosed": _UNREACHABLE,
-    "ConnectionClosedWithHint": _UNREACHABLE,
-    "ConnectionBroken": _UNREACHABLE,
-    "Repository.PathPermissionDenied": _DENIED,
-    "Repository.AlreadyExists": _EXISTS,
-    "Repository.PathAlreadyExists": _EXISTS,
-    "Archive.DoesNotExist": _NO_ARCHIVE,
-    "Archive.AlreadyExists": _ARCHIVE_EXISTS,
-    "Cache.RepositoryAccessAborted": _RELOCATED,
-    "Cache.EncryptionMethodMismatch": _RELOCATED,
-    "Cache.RepositoryReplay": _RELOCATED,
-    "Cache.RepositoryIDNotUnique": _RELOCATED,
-    "BORG_RELOCATED_REPO_ACCESS_IS_OK": _RELOCATED,
-    "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": _RELOCATED,
-}
+# By the exit codes of BORG_EXIT_CODES=modern (borg docs: usage/general/return-codes) ...
 _BY_CODE = {
-    10: _EXISTS,
-    12: _DAMAGED,
-    13: _NOT_FOUND,
-    14: _FULL,
-    15: _INVALID,
-    16: _INVALID,
-    17: _DAMAGED,
-    18: _NOT_FOUND,
-    19: _EXISTS,
-    20: _FULL,
-    21: _DENIED,
-    26: _INVALID,
+    **dict.fromkeys((10, 19), _EXISTS),
+    **dict.fromkeys((13, 18), _NOT_FOUND),
+    **dict.fromkeys((14, 20), _FULL),
+    **dict.fromkeys((11, 15, 16, 25, 26, 27, 48), _INVALID),
+    **dict.fromkeys((21, 72), _DENIED),
     30: _ARCHIVE_EXISTS,
     31: _NO_ARCHIVE,
-    42: _PASSPHRASE,
-    44: _PASSPHRASE,
-    50: _PASSPHRASE,
-    51: _PASSPHRASE,
-    52: _PASSPHRASE,
-    60: _RELOCATED,
-    61: _RELOCATED,
-    62: _RELOCATED,
-    63: _RELOCATED,
-    64: _RELOCATED,
-    70: _LOCKED,
-    71: _LOCKED,
-    72: _DENIED,
-    73: _LOCKED,
-    80: _UNREACHABLE,
-    81: _UNREACHABLE,
-    87: _UNREACHABLE,
-    90: _DAMAGED,
-    91: _DAMAGED,
-    92: _DAMAGED,
-    95: _DAMAGED,
-    97: _DAMAGED,
+    **dict.fromkeys((40, 41, 42, 43, 44, 45, 50, 51, 52, 53), _PASSPHRASE),
+    **dict.fromkeys((60, 61, 62, 63, 64), _RELOCATED),
+    **dict.fromkeys((70, 71, 73, 74, 75), _LOCKED),
+    **dict.fromkeys((80, 81, 87), _UNREACHABLE),
+    **dict.fromkeys((82, 83, 84, 85, 86), _OUTDATED),
+    **dict.fromkeys((12, 17, 90, 91, 92, 95, 96, 97, 98, 99), _DAMAGED),
+}
+# ... and by message ids, for what reaches us with a code of no meaning: an error of `borg serve` (code 2).
+_BY_MSGID = {
+    "Repository.AlreadyExists": _EXISTS,
+    "Repository.PathAlreadyExists": _EXISTS,
+    "Repository.DoesNotExist": _NOT_FOUND,
+    "Repository.ParentPathDoesNotExist": _NOT_FOUND,
+    "Repository.InsufficientFreeSpaceError": _FULL,
+    "Repository.StorageQuotaExceeded": _FULL,
+    "Repository.AtticRepository": _INVALID,
+    "Repository.InvalidRepository": _INVALID,
+    "Repository.InvalidRepositoryConfig": _INVALID,
+    "Repository.PathPermissionDenied": _DENIED,
+    "Repository.CheckNeeded": _DAMAGED,
+    "Repository.ObjectNotFound": _DAMAGED,
+    "IntegrityError": _DAMAGED,
+    "LockTimeout": _LOCKED,
+    "LockError": _LOCKED,
+    "LockFailed": _DENIED,
+    "PathNotAllowed": _OUTDATED,
 }
 _WARNINGS = range(100, 128)
+_SIGNALLED = 128  # and the signal's number: borg caught it and cleaned up
 # Errors of the operating system reach us as a traceback, without a name of borg's.
-_BY_TEXT = (("No space left on device", _FULL), ("Read-only file system", _DENIED), ("Permission denied", _DENIED))
+_BY_TEXT = (
+    ("No space left on device", _FULL),
+    ("Read-only file system", _DENIED),
+    ("Permission denied", _DENIED),
+    ("self.config.read_file", _INVALID),
+    ("configparser.", _INVALID),
+)
+_NO_SUCH_ARCHIVE = re.compile(r"^Archive .* not found \(\d+/\d+\)\.$", re.MULTILINE)
+_TRACEBACK = "Traceback (most recent call last):"
 
 
 def failure(argv: Sequence[str], returncode: int, messages: Sequence[LogMessage], *, location: str) -> BorgError | None:
@@ -182,25 +161,39 @@ def failure(argv: Sequence[str], returncode: int, messages: Sequence[LogMessage]
         return None
     said = [message for message in messages if message.is_warning] or list(messages)
     text = "\n".join(message.message for message in said)
-    msgid = next((message.msgid for message in reversed(said) if message.msgid in _BY_MSGID), "")
-    kind = _BY_MSGID.get(msgid) or _by_code(returncode) or _by_text(text) or _OTHER
+    msgid = next((message.msgid for message in reversed(said) if message.msgid), "")
+    kind = _BY_MSGID.get(msgid) or _by_code(returncode, text) or _by_text(text) or _OTHER
     return kind.error(
         kind.brief.format(location=location),
-        evidence=describe(argv, returncode, text),
+        evidence=describe(argv, returncode, "\n".join(essence(message.message) for message in said)),
         remedy=kind.remedy.format(location=location),
         returncode=returncode,
         msgid=msgid,
     )
 
 
-def _by_code(returncode: int) -> _Kind | None:
+def _by_code(returncode: int, text: str) -> _Kind | None:
+    if returncode == 1 and _NO_SUCH_ARCHIVE.search(text):  # delete calls it a warning
+        return _NO_ARCHIVE
     if is_warning(returncode):
         return _INCOMPLETE
+    if returncode < 0 or returncode > _SIGNALLED:
+        return _KILLED
     return _BY_CODE.get(returncode)
 
 
 def _by_text(text: str) -> _Kind | None:
     return next((kind for part, kind in _BY_TEXT if part in text), None)
+
+
+def essence(message: str) -> str:
+    """A message without the middle of its traceback and what borg tells of the system: where and what it was."""
+    before, found, trace = message.partition(_TRACEBACK)
+    if not found:
+        return message.rstrip()
+    lines = [line for line in trace.partition("\nPlatform: ")[0].splitlines() if line.strip()]
+    last = max((number for number, line in enumerate(lines) if not line.startswith(" ")), default=0)
+    return "\n".join(part for part in (before.strip(), *lines[last:][:3]) if part)
 
 
 def is_warning(returncode: int) -> bool:

@@ -8,7 +8,8 @@ peek has its own cache folder; the folder of what borg knows of repositories (re
 
 import json
 
-from infra.borg.client import ArchiveInfo, Repository, archive_infos
+from infra.borg.answers import ArchiveInfo, archive_infos
+from infra.borg.client import Repository
 from infra.borg.command import run_borg
 from infra.errors import BorgError, RepositoryLocked
 

@@ -147,7 +147,7 @@ class Child:
 
 
 @contextmanager
-def spawn(
+def spawn(  # noqa: PLR0913 - each is a thing that callers vary
     argv: Sequence[str],
     *,
     env: Mapping[str, str | None] | None = None,
@@ -156,13 +156,14 @@ def spawn(
     stdin: bool = False,
     stdout: IO[bytes] | None = None,
     stderr: IO[bytes] | None = None,
+    own_session: bool = False,
     detached: bool = False,
 ) -> Generator[Child]:
     """Start a program; at the end of the block it is terminated if it still runs and was not released.
 
     `env` is added to ours (with LANG=C.UTF-8, which borg and qemu-img need for stable messages); None takes a variable
-    away. `stdout` and `stderr` are files instead of pipes. `detached` gives it a session of its own and lets it outlive
-    us.
+    away. `stdout` and `stderr` are files instead of pipes. `own_session` keeps the terminal's Ctrl-C from it;
+    `detached` lets it outlive us too.
 
     Raises CommandNotFound.
     """
@@ -179,7 +180,7 @@ def spawn(
             env=_environment(env or {}, descriptors),
             cwd=cwd,
             pass_fds=tuple(descriptors.values()),
-            start_new_session=detached,
+            start_new_session=own_session or detached,
             preexec_fn=None if detached else _prepare_child(os.getpid()),
         )
     finally:

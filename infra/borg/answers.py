@@ -1,0 +1,102 @@
+"""What borg's answers are read into."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from infra.borg.comment import parse_comment
+from infra.borg.messages import ArchiveProgress, FileStatus, Message
+from infra.errors import ArchiveIncomplete
+
+_BAD_STATUS = {"C", "E"}
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryInfo:
+    """What `borg info` tells of a repository."""
+
+    id: str
+    location: str
+    encryption: str
+    modified: datetime
+    stored: int  # bytes of compressed, deduplicated data
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveInfo:
+    """An archive in the list of a repository."""
+
+    name: str
+    time: datetime
+    comment: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveItem:
+    """A file or directory of an archive: borg's type letter, and bytes."""
+
+    path: str
+    type: str  # "-" file, "d" directory, "l" link, ...
+    size: int
+    unique: int | None = None  # compressed bytes of blocks that nothing else in the repository has, if asked for
+
+
+@dataclass(frozen=True, slots=True)
+class CreateResult:
+    """What a create did. Bytes and seconds."""
+
+    original_size: int
+    deduplicated_size: int  # new in the repository
+    seconds: float
+    read_bytes: int  # read by borg's process in all, its caches among it
+    stopped: bool = False
+    files: dict[str, str] = field(default_factory=dict[str, str])  # path given to borg: its status letter
+
+
+class CreateWatch:
+    """Follows a create: its progress, and the status of each path."""
+
+    def __init__(self, on_progress: Callable[[ArchiveProgress], None] | None) -> None:
+        self._on_progress = on_progress
+        self.files: dict[str, str] = {}
+
+    def __call__(self, message: Message) -> None:
+        """Take the next message."""
+        if isinstance(message, ArchiveProgress):
+            if self._on_progress is not None and not message.finished:
+                self._on_progress(message)
+        elif isinstance(message, FileStatus):
+            self.files[message.path] = message.status
+
+    def require_clean(self) -> None:
+        """Raise ArchiveIncomplete if a file changed while it was read, or could not be read."""
+        bad = {path: status for path, status in self.files.items() if status in _BAD_STATUS}
+        if bad:
+            raise ArchiveIncomplete(
+                "borg could not read everything; that archive is not kept.",
+                evidence="\n".join(f"{status} {path}" for path, status in bad.items()),
+                remedy="Look at these files and the storage below them, then back up again.",
+            )
+
+
+def repository_info(document: dict[str, Any]) -> RepositoryInfo:
+    """Read what `borg info --json` prints."""
+    return RepositoryInfo(
+        id=document["repository"]["id"],
+        location=document["repository"]["location"],
+        encryption=document["encryption"]["mode"],
+        modified=_time(document["repository"]["last_modified"]),
+        stored=document["cache"]["stats"]["unique_csize"],
+    )
+
+
+def archive_infos(document: dict[str, Any]) -> list[ArchiveInfo]:
+    """Read what `borg list --json` prints."""
+    found = document["archives"]
+    return [ArchiveInfo(each["archive"], _time(each["time"]), parse_comment(each["comment"])) for each in found]
+
+
+def _time(text: str) -> datetime:
+    """borg's times have no zone; its process runs in UTC."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
