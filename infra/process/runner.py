@@ -167,11 +167,9 @@ def spawn(  # noqa: PLR0913 - each is a thing that callers vary
 
     Raises CommandNotFound.
     """
-    descriptors: dict[str, int] = {}
+    logger.debug("+ %s", shlex.join(argv))
+    descriptors = {variable: _readable(secret) for variable, secret in (secrets or {}).items()}
     try:
-        for variable, secret in (secrets or {}).items():
-            descriptors[variable] = _readable(secret)
-        logger.debug("+ %s", shlex.join(argv))
         popen = _start(
             argv,
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
