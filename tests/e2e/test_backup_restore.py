@@ -1,7 +1,6 @@
 """A running guest on three disks: backed up live, restored under another name, compared byte for byte, booted."""
 
 import signal
-import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.process import run
+from infra.process import Child, run, spawn
 from tests.e2e.checks import assert_on_bases, sources
 from tests.e2e.site import Site
 from tests.guests import Guest, read_counters_from_images, virsh, wait_for
@@ -72,7 +71,7 @@ def test_a_signal_ends_the_backup_with_the_vm_put_back(
     known = len(site.repository.archives())
 
     with held_backup(site, guest, expect=128 + number) as process:
-        process.send_signal(number)
+        process.popen.send_signal(number)
 
     assert_on_bases(site, guest, bases, [guest_images])
     guest.wait_counter_moves()
@@ -80,10 +79,10 @@ def test_a_signal_ends_the_backup_with_the_vm_put_back(
 
 
 @contextmanager
-def held_backup(site: Site, guest: Guest, *, expect: int = 0) -> Generator[subprocess.Popen[str]]:
+def held_backup(site: Site, guest: Guest, *, expect: int = 0) -> Generator[Child]:
     """A backup whose borg create stands still for the length of the block, the guest on its overlays."""
     argv = [str(Path(sys.executable).with_name("vmborg")), "--config", str(site.config), "backup", guest.name]
-    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, preexec_fn=default_signals) as process:
+    with spawn(argv) as process:
         creating = wait_for(lambda: borg_create(process.pid), timeout=90, what="borg create", interval=0.01)
         creating.suspend()
         try:
@@ -92,8 +91,8 @@ def held_backup(site: Site, guest: Guest, *, expect: int = 0) -> Generator[subpr
         finally:
             if creating.is_running():
                 creating.resume()
-        _, errors = process.communicate(timeout=120)
-    assert process.returncode == expect, errors
+        _, errors = process.popen.communicate(timeout=120)
+        assert process.popen.returncode == expect, errors
 
 
 def borg_create(parent: int) -> psutil.Process | None:
@@ -105,12 +104,6 @@ def borg_create(parent: int) -> psutil.Process | None:
         except psutil.NoSuchProcess:
             continue
     return None
-
-
-def default_signals() -> None:
-    """A test run in the background has SIGINT ignored, which its children would inherit."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def test_an_unknown_vm_changes_nothing(site: Site, guest: Guest) -> None:
