@@ -115,6 +115,11 @@ class Link:
         raw = self.read(what, lambda connection: connection.lookupByUUIDString(uuid))
         return self.act(what, lambda _: operation(raw))
 
+    def act_host(self, what: str, operation: Callable[[libvirt.virConnect], T]) -> T:
+        """Make sure of the connection with a question, then act once."""
+        self.read(what, lambda connection: connection.getLibVersion())
+        return self.act(what, operation)
+
     def agent_command(self, raw: RawDomain, *, request: str, timeout: int) -> str:
         """The guest agent's answer to a JSON request, `timeout` in seconds. Only inside an operation."""
         return libvirt_qemu.qemuAgentCommand(raw, request, timeout, 0)
@@ -232,12 +237,12 @@ class Hypervisor:
 
         Raises DomainExists when the name belongs to another UUID, DomainXmlError when libvirt cannot read it.
         """
-        return self._link.act("Defining a domain", lambda raw: self._domain(raw.defineXML(xml)))
+        return self._link.act_host("Defining a domain", lambda raw: self._domain(raw.defineXML(xml)))
 
     def create_transient(self, xml: str, *, paused: bool = False) -> Domain:
         """Start a domain that is gone once it is shut off."""
         flags = codes.START_PAUSED if paused else 0
-        return self._link.act("Starting a domain", lambda raw: self._domain(raw.createXML(xml, flags)))
+        return self._link.act_host("Starting a domain", lambda raw: self._domain(raw.createXML(xml, flags)))
 
 
 def _as_uuid(text: str) -> str:

@@ -114,13 +114,14 @@ def info(path: str, image_format: str, *, force_share: bool = True) -> ImageInfo
 
 def _image(path: str, image_format: str, *, kind: ImageKind, virtual_size: int, size: int) -> Image:
     linked = kind is ImageKind.FILE and Path(path).is_symlink()
+    elsewhere = linked or os.path.normpath(path) != path
     return Image(
         path=path,
         format=image_format,
         kind=kind,
         virtual_size=virtual_size,
         size=size,
-        link_target=os.path.realpath(path) if linked else "",
+        link_target=os.path.realpath(path) if elsewhere else "",
     )
 
 
@@ -186,7 +187,8 @@ def commit(overlay: str, *, base: str, base_format: str, timeout: float) -> None
         raise ImageError(
             f"{overlay} does not lie on {base} ({base_format}); it was not committed.",
             evidence=f"its backing file is {found.backing or 'none'} ({found.backing_format or 'no format'})",
-            remedy="Somebody changed the chain; look at qemu-img info --backing-chain.",
+            remedy="If the base is encrypted, start the VM and run vmborg recover. Else somebody changed the chain; "
+            "look at qemu-img info --backing-chain.",
         )
     _qemu_img("commit", "-q", "-f", "qcow2", overlay, timeout=timeout)
 
@@ -244,6 +246,7 @@ def _remedy(error: CommandFailed) -> str:
         "lock": "Another process has it open; shut the guest off, or end that process.",
         "No space left": "Free space on that file system.",
         "Permission denied": "Run this as root.",
+        "key-secret": "Its base is encrypted: start the VM, whose definition knows the secret; then vmborg recover.",
         "not in qcow2 format": "The definition says qcow2; look at the file, or correct the definition.",
     }
     return next((remedy for text, remedy in known.items() if text in error.evidence), "")

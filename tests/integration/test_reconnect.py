@@ -16,6 +16,10 @@ from tests.integration.own_libvirtd import OwnLibvirtd, own_libvirtd
 
 pytestmark = pytest.mark.integration
 
+SMALL = """<domain type='qemu'><name>{name}</name><memory unit='MiB'>16</memory>
+    <os><type arch='x86_64' machine='pc'>hvm</type></os>
+    <devices><controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"""
+
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[OwnLibvirtd]:
@@ -27,11 +31,8 @@ def daemon() -> Iterator[OwnLibvirtd]:
 @pytest.fixture
 def domain(daemon: OwnLibvirtd) -> Iterator[Domain]:
     """A paused domain, looked up on a connection made before anything happens to the daemon."""
-    xml = f"""<domain type='qemu'><name>read-{uuid4().hex[:8]}</name><memory unit='MiB'>16</memory>
-        <os><type arch='x86_64' machine='pc'>hvm</type></os>
-        <devices><controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"""
     with Hypervisor.open(daemon.uri) as hypervisor:
-        found = hypervisor.define(xml)
+        found = hypervisor.define(SMALL.format(name=f"read-{uuid4().hex[:8]}"))
         found.start(paused=True)
         yield found
     with Hypervisor.open(daemon.uri) as hypervisor:
@@ -86,6 +87,16 @@ def test_acting_on_a_broken_connection_is_sent_once_on_a_new_one(daemon: OwnLibv
     daemon.start()
     domain.resume()
     assert domain.state() is DomainState.RUNNING
+
+
+def test_defining_after_a_restart_is_sent_once_on_a_new_connection(daemon: OwnLibvirtd) -> None:
+    """A definition that follows a restart reaches the new daemon."""
+    with Hypervisor.open(daemon.uri) as hypervisor:
+        daemon.kill()
+        daemon.start()
+        domain = hypervisor.define(SMALL.format(name=f"read-{uuid4().hex[:8]}"))
+        assert hypervisor.find(domain.name) == domain
+        domain.undefine()
 
 
 @pytest.mark.parametrize(("method", "calls"), [("act", 1), ("read", 2)])

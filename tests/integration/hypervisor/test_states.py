@@ -33,6 +33,7 @@ def test_states_are_told_apart(make: Maker, folder: Path) -> None:
     domain.suspend()
     assert domain.state() is DomainState.PAUSED
     domain.destroy()
+    domain.destroy()
     assert domain.live_xml() == ""
     with pytest.raises(DomainStateChanged):
         domain.suspend()
