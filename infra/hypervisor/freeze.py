@@ -46,7 +46,6 @@ class FrozenWindow:
 def frozen_window(
     domain: Domain,
     *,
-    uri: str,
     policy: Quiesce,
     mountpoints: Sequence[str] = (),
     agent_timeout: int,
@@ -70,7 +69,7 @@ def frozen_window(
         window.report = _without(domain, policy, reason=reason)
         yield window
         return
-    with _watchdog(domain, uri=uri, agent_timeout=agent_timeout, deadline=deadline) as guard:
+    with _watchdog(domain, agent_timeout=agent_timeout, deadline=deadline) as guard:
         freeze = _Freeze(domain, guard, agent_timeout=agent_timeout, deadline=deadline)
         reason = freeze.begin(mountpoints, on_freeze)
         window.frozen = not reason
@@ -203,10 +202,10 @@ class _Guard:
 
 
 @contextmanager
-def _watchdog(domain: Domain, *, uri: str, agent_timeout: int, deadline: float) -> Generator[_Guard]:
+def _watchdog(domain: Domain, *, agent_timeout: int, deadline: float) -> Generator[_Guard]:
     """Start it, and leave it alone afterwards: it ends by itself when it was told that the guest is thawed."""
     options = {
-        "--uri": uri,
+        "--uri": domain.uri,
         "--uuid": domain.uuid,
         "--agent-timeout": str(agent_timeout),
         "--deadline": f"{deadline:g}",

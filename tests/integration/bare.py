@@ -5,8 +5,9 @@ image that the guest writes to at that moment.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -74,29 +75,9 @@ class Bare:
         assert "rror" not in answer, answer
         return answer
 
-    def snapshot(self, *, run_id: str = "00c0ffee", phase: Phase = Phase.SNAPSHOTTED) -> JournalEntry:
+    def snapshot(self, *, phase: Phase = Phase.SNAPSHOTTED) -> JournalEntry:
         """Put every covered disk on an overlay, as a backup does; return what its journal says then."""
-        facts = inspect(self.domain, exclude_disks=())
-        overlays = tuple(
-            Overlay(
-                target=disk.target,
-                base=disk.base.path,
-                base_kind=disk.base.kind,
-                base_format=disk.base.format,
-                path=overlay_path(disk.base, disk.target, run_id=run_id, overlay_dir=self.folder),
-            )
-            for disk in facts.covered
-        )
-        take_snapshot(self.domain, facts, overlays)
-        return JournalEntry(
-            run_id=run_id,
-            uuid=self.uuid,
-            name=self.name,
-            hypervisor="here",
-            started=datetime.now(UTC),
-            phase=phase,
-            overlays=overlays,
-        )
+        return replace(begin_run(self.domain, self.folder), phase=phase)
 
     def put_back(self, entry: JournalEntry, *, commit_deadline: float = 60, **listeners: Any) -> PutBackReport:
         """As a backup does it."""
@@ -135,6 +116,31 @@ class Bare:
     def state(self) -> str:
         """virsh's word."""
         return virsh(self.uri, "domstate", self.uuid)
+
+
+def begin_run(domain: Domain, folder: Path, *, places: Mapping[str, Path] | None = None) -> JournalEntry:
+    """Take the snapshot of a backup; return what its journal says then. Overlays of devices go into `folder`.
+
+    `places` maps disk targets to folders where their overlays go instead.
+    """
+    run_id = "00c0ffee"
+    facts = inspect(domain, exclude_disks=())
+    overlays: list[Overlay] = []
+    for disk in facts.covered:
+        path = overlay_path(disk.base, disk.target, run_id=run_id, overlay_dir=folder)
+        if places and disk.target in places:
+            path = str(places[disk.target] / Path(path).name)
+        overlays.append(Overlay(disk.target, disk.base.path, disk.base.kind, disk.base.format, path))
+    take_snapshot(domain, facts, overlays)
+    return JournalEntry(
+        run_id=run_id,
+        uuid=facts.uuid,
+        name=facts.name,
+        hypervisor="here",
+        started=datetime.now(UTC),
+        phase=Phase.SNAPSHOTTED,
+        overlays=tuple(overlays),
+    )
 
 
 def domain_xml(name: str, uuid: str, disks: Sequence[DiskSpec]) -> str:
