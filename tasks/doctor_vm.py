@@ -1,7 +1,6 @@
 """What `doctor` looks at in one VM: leftovers, disks, agent, room for overlays, whoever else works on it."""
 
 import os
-import shlex
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from infra.hypervisor.domain_xml import all_paths
 from infra.hypervisor.inspect import inspect
 from infra.hypervisor.overlays import leftovers
 from infra.model import DomainFacts, ImageKind, Quiesce
-from tasks.health import Finding, Health, failed
+from tasks.health import Finding, Health, failed, vm_argument
 from tasks.open_runs import OpenRun, open_run, stray_overlays
 from tasks.units import size
 
@@ -52,7 +51,7 @@ def _open_run(name: str, run: OpenRun) -> Iterator[Finding]:
         yield Finding(Health.OK, name, "journal", f"a run of {since} works on it ({run.held_by})")
         return
     text = f"the run of {since} died in the phase {run.entry.phase.value}; the VM may be on an overlay"
-    yield Finding(Health.CRITICAL, name, "journal", text, f"vmborg recover {shlex.quote(name)}")
+    yield Finding(Health.CRITICAL, name, "journal", text, f"vmborg recover {vm_argument(name)}")
 
 
 def _paths(config: Config, name: str, domain: Domain) -> Iterator[Finding]:
@@ -62,7 +61,7 @@ def _paths(config: Config, name: str, domain: Domain) -> Iterator[Finding]:
         for path in sorted(all_paths(xml)) if xml else ():
             if path.startswith("/") and not os.path.lexists(path):
                 text = f"its {what} names {path}, which does not exist"
-                remedy = f"Bring the file back, or correct the definition: virsh edit {shlex.quote(name)}"
+                remedy = f"Bring the file back, or correct the definition: virsh edit {vm_argument(name)}"
                 yield Finding(Health.CRITICAL, name, "files", text, remedy)
     for path in stray_overlays(config, domain):
         text = f"it is on {path}, an overlay of a backup that no journal entry knows"
@@ -121,7 +120,7 @@ def _agent(domain: Domain, facts: DomainFacts, policy: VmPolicy) -> Iterator[Fin
         return
     if status != "thawed":
         text = f"its file systems are {status}, and no run of ours holds them"
-        yield Finding(Health.CRITICAL, facts.name, "agent", text, f"virsh domfsthaw {shlex.quote(facts.name)}")
+        yield Finding(Health.CRITICAL, facts.name, "agent", text, f"virsh domfsthaw {vm_argument(facts.name)}")
         return
     missing = [point for point in policy.freeze_mountpoints if point not in mounted]
     if missing:

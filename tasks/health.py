@@ -1,5 +1,6 @@
 """Verdicts of `status` and `doctor`: a level, what was found, what to do. Levels are those of monitoring plugins."""
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -38,6 +39,12 @@ class Finding:
     check: str  # what was looked at, in a word or two
     text: str
     remedy: str = ""
+
+
+def vm_argument(name: str) -> str:
+    """A VM's name as it can be pasted behind a verb: quoted, and kept from being taken for an option."""
+    quoted = shlex.quote(name)
+    return f"-- {quoted}" if name.startswith("-") else quoted
 
 
 def failed(error: VmborgError, *, subject: str, check: str, health: Health = Health.CRITICAL) -> Finding:

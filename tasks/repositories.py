@@ -22,7 +22,9 @@ def open_repository(config: Config, name: str) -> Repository:
     return Repository(
         name=name,
         location=settings.location,
-        passphrase=resolve(settings.passphrase) if settings.passphrase else None,
+        passphrase=resolve(settings.passphrase, what=f"the passphrase of the repository {name!r}")
+        if settings.passphrase
+        else None,
         encryption=settings.encryption,
         compression=settings.compression,
         base_dir=StateDir(config.state_dir).borg,

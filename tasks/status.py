@@ -1,6 +1,5 @@
 """Is every VM of this host safe? One verdict a VM, from libvirt, the journal and the repositories."""
 
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -10,7 +9,7 @@ from infra.errors import DomainNotFound, HypervisorError
 from infra.hypervisor.connection import Domain, Hypervisor
 from infra.journal.store import Journal
 from tasks.catalogue import Catalogue, VmArchive, read_catalogue
-from tasks.health import Finding, Health, failed, worst
+from tasks.health import Finding, Health, failed, vm_argument, worst
 from tasks.open_runs import NO_RUN, OpenRun, open_run, stray_overlays
 
 GONE = "gone"
@@ -105,7 +104,7 @@ def _excused(source: Source) -> Verdict | None:
 
 
 def _archived(source: Source, last: VmArchive | None, age: timedelta | None) -> Verdict:
-    back_up = f"vmborg backup {shlex.quote(source.vm)}"
+    back_up = f"vmborg backup {vm_argument(source.vm)}"
     if source.unreadable:
         return Health.UNKNOWN, f"its repository {source.repository!r} cannot be read", ""
     if last is None or age is None:
@@ -128,10 +127,10 @@ def _danger(source: Source) -> Verdict | None:
     if entry is not None and source.run.dead:
         since = entry.started.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         text = f"the run of {since} died and left it on an overlay, or about to be put on one"
-        return Health.CRITICAL, text, f"vmborg recover {shlex.quote(source.vm)}"
+        return Health.CRITICAL, text, f"vmborg recover {vm_argument(source.vm)}"
     if source.stray_overlays:
         text = f"on an overlay that no journal entry knows: {', '.join(source.stray_overlays)}"
-        return Health.CRITICAL, text, f"vmborg doctor {shlex.quote(source.vm)}"
+        return Health.CRITICAL, text, f"vmborg doctor {vm_argument(source.vm)}"
     return None
 
 

@@ -113,6 +113,25 @@ def test_no_control_character_reaches_a_terminal(text: str) -> None:
     assert printable("a\x1b[31mb\u202e") == "a\\x1b[31mb\\u202e"
 
 
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_no_markup_and_no_controls_of_ours() -> None:
+    """On a terminal too, names are text: rich's markup in them is shown, control characters are escaped."""
+    stdout, stderr = _Terminal(), _Terminal()
+    output = Output(stdout=stdout, stderr=stderr)
+    output.table(("VM", "status"), [("[red]web[/red]\x1b]0;x\x07", "critical")])
+    output.verdict("critical", "[bold]web\x1b[2J")
+    with output.progress("[i]web\x1b[2J", 100) as bar:
+        bar.update(50, text="[b]web")
+    said = stdout.getvalue() + stderr.getvalue()
+    assert [part for part in ("[red]web[/red]\\x1b]0;x\\x07", "[bold]web\\x1b[2J", "[b]web") if part not in said] == []
+    assert "\x1b]0;" not in said
+    assert "\x1b[2J" not in said
+
+
 def test_plain_tables_are_aligned() -> None:
     """Elsewhere than on a terminal columns are aligned by what is seen, numbers to the right."""
     output, stdout, _ = _output()

@@ -76,6 +76,7 @@ def test_the_line_tells_of_the_last_good_archive() -> None:
 def test_names_are_quoted_in_remedies() -> None:
     """A remedy can be pasted into a shell whatever the VM is called."""
     assert judge(replace(SOURCE, vm="my vm; reboot", run=DEAD), NOW).remedy == "vmborg recover 'my vm; reboot'"
+    assert judge(replace(SOURCE, vm="--all", archives=()), NOW).remedy == "vmborg backup -- --all"
 
 
 def test_the_gravest_level_wins() -> None:
