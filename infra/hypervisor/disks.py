@@ -47,7 +47,7 @@ def _removable(device: str) -> Judgement:
 def _writable(disk: ParsedDisk) -> Judgement:
     if objection := _objection(disk, disk.image):
         return Verdict.UNCOVERED, objection
-    return Verdict.COVERED, _encrypted(disk.image) if disk.image.encryption else ""
+    return Verdict.COVERED, ""
 
 
 def _objection(disk: ParsedDisk, image: ParsedImage) -> str:
@@ -56,6 +56,11 @@ def _objection(disk: ParsedDisk, image: ParsedImage) -> str:
     objections = (
         (disk.device == "lun", "it passes SCSI commands through to the device; libvirt takes no snapshot of it"),
         (disk.shareable, "shared with other guests; a snapshot of one of them would tear it"),
+        (
+            bool(image.encryption),
+            f"encrypted by qemu ({image.encryption}); an overlay would hold what the guest writes in the clear, and could "
+            "not be committed once the guest is off",
+        ),
         (disk.transient, "transient: what the guest writes is thrown away at its shut-off"),
         (not image.local, elsewhere.format(path=image.path)),
         (image.sliced, f"it is only a part (slice) of {image.path}"),
@@ -70,13 +75,6 @@ def _objection(disk: ParsedDisk, image: ParsedImage) -> str:
 def _format(image: ParsedImage) -> str:
     """libvirt takes an image without a stated format for raw (since 1.0: no probing)."""
     return image.format or "raw"
-
-
-def _encrypted(image: ParsedImage) -> str:
-    return (
-        f"encrypted ({image.encryption}): stored as it is, to be opened with the same secret; "
-        "what the guest writes during a backup passes through an overlay that is not encrypted"
-    )
 
 
 def image_format(disk: ParsedDisk) -> str:

@@ -43,8 +43,8 @@ def one(recorded: str, target: str, *infos: ImageInfo) -> Disk:
         ("odd", "sda", Verdict.UNCOVERED, "SCSI commands"),
         ("clone-live", "vdc", Verdict.UNCOVERED, "thrown away"),
         ("volume", "vda", Verdict.UNCOVERED, "recorded/volume.qcow2"),
-        ("encrypted", "vda", Verdict.COVERED, "same secret"),
-        ("encrypted", "vdb", Verdict.COVERED, "same secret"),
+        ("encrypted", "vda", Verdict.UNCOVERED, "in the clear"),
+        ("encrypted", "vdb", Verdict.UNCOVERED, "in the clear"),
         ("entities", "vda", Verdict.COVERED, ""),
     ],
 )
