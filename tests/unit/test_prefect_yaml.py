@@ -1,0 +1,74 @@
+"""prefect.yaml says only what Prefect reads: its models ignore a misspelt key without a word."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect import Flow
+from prefect.cli.deploy._models import (
+    DeploymentConfig,
+    PrefectYamlModel,
+    RawScheduleConfig,
+    WorkPoolConfig,
+)
+from pydantic import BaseModel
+
+ROOT = Path(__file__).parents[2]
+OURS = {"definitions"}
+"""Where YAML anchors live; Prefect does not read it."""
+
+
+def load() -> dict[str, Any]:
+    """The file, its anchors resolved."""
+    document: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
+    return document
+
+
+DEPLOYMENTS: list[dict[str, Any]] = load()["deployments"]
+each_deployment = pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["entrypoint"])
+
+
+def names(model: type[BaseModel]) -> set[str]:
+    """The keys that a model reads from YAML."""
+    return {field.alias or name for name, field in model.model_fields.items()}
+
+
+def test_top_level_keys_are_prefects() -> None:
+    """The file holds nothing at its top that Prefect would ignore, but the anchors."""
+    assert set(load()) - OURS <= names(PrefectYamlModel)
+    assert PrefectYamlModel.model_validate(load()).deployments
+
+
+@each_deployment
+def test_keys_of_a_deployment_are_prefects(deployment: dict[str, Any]) -> None:
+    """No key of a deployment, of its work pool or of a schedule is one that Prefect does not know."""
+    assert set(deployment) <= names(DeploymentConfig)
+    assert set(deployment["work_pool"]) <= names(WorkPoolConfig)
+    for schedule in deployment.get("schedules", []):
+        RawScheduleConfig.model_validate(schedule)
+
+
+@each_deployment
+def test_entrypoint_is_a_flow_that_takes_the_parameters(deployment: dict[str, Any]) -> None:
+    """Every entrypoint is a flow of this checkout, and takes the parameters that the file gives it."""
+    module, _, name = deployment["entrypoint"].rpartition(".")
+    found = getattr(import_module(module), name)
+    assert isinstance(found, Flow)
+    given = set(deployment.get("parameters", {})).union(
+        *(schedule.get("parameters", {}) for schedule in deployment.get("schedules", []))
+    )
+    assert given <= set(found.parameters.properties)
+
+
+@each_deployment
+def test_a_dying_worker_does_not_break_the_log_pipe(deployment: dict[str, Any]) -> None:
+    """Runs do not write into a pipe of their worker: with the worker dead, the next line would end the backup."""
+    assert deployment["work_pool"]["job_variables"]["stream_output"] is False
+
+
+def test_names_are_unique() -> None:
+    """No two deployments of one flow share a name: the second would silently replace the first."""
+    keys = [(deployment["entrypoint"], deployment["name"]) for deployment in DEPLOYMENTS]
+    assert len(keys) == len(set(keys))
