@@ -36,7 +36,8 @@ ALLOWABLE = {
 _FIRMWARE_DIRS = ("/usr/share/", "/usr/lib/")
 _HARMLESS = {"/dev/urandom", "/dev/random", "/dev/hwrng", "/dev/net/tun", "/dev/vhost-net"}
 _MEDIA = (".iso", ".flp", ".vfd")
-_FREE_TEXT = {"name", "uuid", "title", "description", "metadata", "cmdline", "sysinfo", "seclabel"}
+# A partition is a control group, which begins with a slash as well; every definition of a transient domain has one.
+_FREE_TEXT = {"name", "uuid", "title", "description", "metadata", "cmdline", "sysinfo", "seclabel", "partition"}
 _HOST_DEVICE_TYPES = {
     "hostdev",
     "vdpa",

@@ -20,6 +20,7 @@ PLAIN = f"""
   <name>web</name><uuid>11111111-2222-3333-4444-555555555555</uuid>
   <metadata><note xmlns='http://example.org/'>/etc/passwd</note></metadata>
   <description>/etc/passwd</description>
+  <resource><partition>/machine</partition></resource>
   <os>
     <type arch='x86_64' machine='q35'>hvm</type>
     <loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE_4M.fd</loader>
@@ -49,9 +50,7 @@ PLAIN = f"""
 </domain>
 """
 
-FACTS = TrustFacts(
-    emulators=frozenset({EMULATOR}), placed=frozenset({DISK, "/var/lib/libvirt/qemu/nvram/web_VARS.fd"})
-)
+FACTS = TrustFacts(emulators=frozenset({EMULATOR}), placed=frozenset({DISK, "/var/lib/libvirt/qemu/nvram/web_VARS.fd"}))
 
 HOSTDEV = """<hostdev mode='subsystem' type='pci'>
   <source><address domain='0' bus='1' slot='0' function='0'/></source></hostdev>"""
