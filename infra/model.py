@@ -62,11 +62,11 @@ class Image:
     kind: ImageKind
     virtual_size: int  # bytes the guest sees
     size: int  # bytes of the file (its length) or of the device
-    link_target: str = ""  # the file that `path` is a symbolic link to; "" when it is none, and for devices
+    link_target: str = ""  # where `path` leads, if it is a symbolic link to a file or has `//` or `/./` in it; else ""
 
     @property
     def content_path(self) -> str:
-        """What borg must be given: of a symbolic link to a file it would store the link alone."""
+        """What borg must be given: it stores a symbolic link as a link, and any path in its plainest form."""
         return self.link_target or self.path
 
 

@@ -46,7 +46,7 @@ class ArchiveFigures:
 
 
 def _figures(disk: ManifestDisk, created: CreateResult, items: dict[str, ArchiveItem]) -> DiskFigures:
-    read = [image for image in disk.chain if created.files.get(image.source) != _UNCHANGED]
+    read = [image for image in disk.chain if created.files.get(f"/{image.archive_path}") != _UNCHANGED]
     return DiskFigures(
         target=disk.target,
         size=disk.virtual_size,
@@ -103,7 +103,7 @@ def create_archive(job: BackupJob, point: FrozenPoint) -> CreateResult:
 
 
 def _paths(job: BackupJob, point: FrozenPoint) -> list[str]:
-    images = dict.fromkeys(image.path for disk in point.facts.covered for image in disk.chain)
+    images = dict.fromkeys(image.content_path for disk in point.facts.covered for image in disk.chain)
     return [*images, f"{job.staging}/./{ARCHIVE_DIR}"]
 
 

@@ -145,7 +145,7 @@ def _describe_disk(disk: Disk) -> ManifestDisk:
 
 def _describe_image(image: Image) -> ManifestImage:
     return ManifestImage(
-        archive_path=image.path.lstrip("/"),
+        archive_path=image.content_path.lstrip("/"),
         source=image.path,
         format=image.format,
         kind=image.kind,

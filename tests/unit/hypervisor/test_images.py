@@ -89,6 +89,15 @@ def test_a_link_names_the_file_that_holds_the_bytes(tmp_path: Path) -> None:
     assert images.info(str(link), "qcow2").image.path == str(link)
 
 
+@pytest.mark.parametrize("written", ["a//real.qcow2", "a/./real.qcow2", "a/../a/real.qcow2"])
+def test_a_path_is_stored_in_its_plainest_form(written: str, tmp_path: Path) -> None:
+    """borg stores no `//`, `/./` or `..`, so an image whose path has one tells the path that borg will use."""
+    (tmp_path / "a").mkdir()
+    path = qcow2(tmp_path / "a" / "real.qcow2")
+    image = images.info(f"{tmp_path}/{written}", "qcow2").image
+    assert (image.path, image.content_path) == (f"{tmp_path}/{written}", path)
+
+
 def test_a_missing_backing_file_is_named(tmp_path: Path) -> None:
     """The error names the file that is gone and the image that needs it."""
     top = overlay(tmp_path / "top.qcow2", str(tmp_path / "gone.qcow2"))
