@@ -65,6 +65,8 @@ class _Restore:
         final = files.settle(staged)
         link(plan, staged, final)
         xml, warnings = self._definition(plan, final)
+        if self._in_place:  # before the guest is stopped: it may take as long as the extraction
+            files.sync([each.path for each in staged.values() if each.path.exists()])
         was_running = self._stop()
         self._place(staged, final)
         self._place_tpm(plan, tpm)
@@ -103,8 +105,6 @@ class _Restore:
     def _place(self, staged: Mapping[str, files.Staged], final: Mapping[str, str]) -> None:
         """Move every file into place; in place, what was there is renamed first."""
         moves = [(each, Path(final[path])) for path, each in staged.items() if each.path.exists()]
-        if self._in_place:
-            files.sync([each.path for each, _ in moves])
         for each, target in moves:
             if each.plan.rule is Rule.REPLACE and target.exists():
                 self.job.workspace.set_aside(target)
