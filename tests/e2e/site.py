@@ -21,6 +21,7 @@ class Site:
 
     root: Path
     uri: str
+    api: str = ""  # PREFECT_API_URL; without one each command has a Prefect server of its own
 
     @property
     def config(self) -> Path:
@@ -42,8 +43,8 @@ class Site:
         """The repository main."""
         return open_repository(load(self.config), "main")
 
-    def configure(self, **policy: Any) -> None:
-        """Write the configuration; `policy` are keys of vms.defaults. JSON is YAML."""
+    def configure(self, *, overrides: Mapping[str, Mapping[str, Any]] | None = None, **policy: Any) -> None:
+        """Write the configuration; `policy` are keys of vms.defaults, `overrides` is vms.overrides. JSON is YAML."""
         secret = self.root / "passphrase"
         secret.touch(mode=0o600)
         secret.write_text(PASSPHRASE + "\n", encoding="utf-8")
@@ -58,13 +59,17 @@ class Site:
                     "lock_wait": 5,
                 }
             },
-            "vms": {"defaults": {"repository": "main", "min_free": "64MiB", "min_free_start": "128MiB", **policy}},
+            "vms": {
+                "defaults": {"repository": "main", "min_free": "64MiB", "min_free_start": "128MiB", **policy},
+                "overrides": {name: dict(policy) for name, policy in (overrides or {}).items()},
+            },
         }
         self.config.write_text(json.dumps(settings), encoding="utf-8")
 
     def vmborg(self, *arguments: str | Path, timeout: float = 300, env: Mapping[str, str] | None = None) -> Call:
         """Run the command."""
-        return vmborg(*arguments, config=self.config, timeout=timeout, env=env)
+        server = {"PREFECT_API_URL": self.api} if self.api else {}
+        return vmborg(*arguments, config=self.config, timeout=timeout, env={**server, **(env or {})})
 
     def ok(self, *arguments: str | Path, timeout: float = 300) -> Any:
         """Run the command with --json; it must succeed. Returns the document."""
@@ -78,9 +83,9 @@ class Site:
         return result
 
 
-def make_site(root: Path, uri: str, **policy: Any) -> Site:
+def make_site(root: Path, uri: str, *, api: str = "", **policy: Any) -> Site:
     """Configure and initialise a site below `root`."""
-    site = Site(root, uri)
+    site = Site(root, uri, api)
     root.mkdir(parents=True, exist_ok=True)
     site.configure(**policy)
     site.ok("init")
