@@ -58,8 +58,7 @@ def _objection(disk: ParsedDisk, image: ParsedImage) -> str:
         (disk.shareable, "shared with other guests; a snapshot of one of them would tear it"),
         (
             bool(image.encryption),
-            f"encrypted by qemu ({image.encryption}); an overlay would hold what the guest writes in the clear, and could "
-            "not be committed once the guest is off",
+            f"encrypted by qemu ({image.encryption}); what the guest writes to an overlay would lie there in the clear",
         ),
         (disk.transient, "transient: what the guest writes is thrown away at its shut-off"),
         (not image.local, elsewhere.format(path=image.path)),
