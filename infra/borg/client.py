@@ -7,7 +7,8 @@ import errno
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,7 +23,7 @@ from infra.borg.answers import (
 )
 from infra.borg.command import Finished, Target, run_borg
 from infra.borg.messages import ArchiveProgress, Message, PercentProgress
-from infra.errors import ArchiveIncomplete, NoSpace, RepositoryNotFound
+from infra.errors import BorgError, NoSpace, RepositoryNotFound
 
 __all__ = ["ArchiveInfo", "ArchiveItem", "CreateResult", "Repository", "RepositoryInfo"]
 
@@ -216,28 +217,32 @@ class Repository:
         # pp: takes the rest as the beginning of a path, not as a pattern (borg help patterns).
         exact = [f"pp:{path}" for path in paths]
         options = ["--sparse", *_CONTENT_ONLY, *progress]
-        try:
+        with _target(str(directory)):
             self._borg("extract", *options, self._named(archive), *exact, cwd=directory, listener=listen)
-        except ArchiveIncomplete as error:
-            if os.strerror(errno.ENOSPC) in error.evidence:
-                raise _no_space(directory, error.evidence) from error
-            raise
 
     def extract_to(self, archive: str, path: str, file: IO[bytes]) -> None:
         """Write the content of one file of an archive to an open file or device, holes as zeros.
 
-        Raises ArchiveNotFound; ArchiveIncomplete when the archive has no such path.
+        Raises ArchiveNotFound; NoSpace; ArchiveIncomplete when the archive has no such path.
         """
-        self._borg("extract", "--stdout", self._named(archive), f"pp:{path}", output=file)
+        with _target(str(file.name)):
+            self._borg("extract", "--stdout", self._named(archive), f"pp:{path}", output=file)
 
     def extract_stdout(self, archive: str, path: str) -> str:
         """The content of one small text file of an archive."""
         return self._borg("extract", "--stdout", self._named(archive), f"pp:{path}").stdout
 
 
-def _no_space(directory: Path, evidence: str) -> NoSpace:
-    return NoSpace(
-        f"The file system of {directory} is full; what was extracted is not whole.",
-        evidence=evidence,
-        remedy="Free space there, or restore to another place.",
-    )
+@contextmanager
+def _target(place: str) -> Generator[None]:
+    """An extract writes to its target alone: what is full then is not the repository. Raises NoSpace."""
+    try:
+        yield
+    except BorgError as error:
+        if os.strerror(errno.ENOSPC) not in error.evidence:
+            raise
+        raise NoSpace(
+            f"There is no room left in {place}; what was extracted is not whole.",
+            evidence=error.evidence,
+            remedy="Make room there, or restore to another place.",
+        ) from error

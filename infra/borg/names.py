@@ -7,7 +7,12 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from infra.errors import UsageError
+
 UNFINISHED = ".unfinished"
+LONGEST = 255
+"""Characters of an archive's name. borg 1.4.5 checks it when it saves the archive: after the whole copy."""
+
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _UNSAFE = re.compile(r"[^\w.+=,~-]|^-|^\.", re.UNICODE)
 _NAME = re.compile(
@@ -53,8 +58,16 @@ def decode(encoded: str) -> str:
 
 
 def archive_name(uuid: str, name: str, when: datetime) -> str:
-    """The name of a VM's archive; seconds count, fractions do not."""
-    return f"vm.{uuid[:8]}.{encode(name)}@{when.astimezone(UTC).strftime(_TIME)}"
+    """The name of a VM's archive; seconds count, fractions do not. Raises UsageError for a name that is too long."""
+    archive = f"vm.{uuid[:8]}.{encode(name)}@{when.astimezone(UTC).strftime(_TIME)}"
+    excess = len(archive) + len(UNFINISHED) - LONGEST
+    if excess > 0:
+        raise UsageError(
+            "The VM's name is too long for the name of an archive.",
+            evidence=f"{name!r} takes {len(encode(name))} characters there, {excess} too many",
+            remedy="Give it a shorter one: virsh domrename.",
+        )
+    return archive
 
 
 def unfinished(name: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 from infra.borg.client import CreateResult, Repository
 
 MIB = 1024**2
+_BLOCK = 16 * MIB
 PASSPHRASE = "correct horse ünd 'battery' $staple"
 
 RepositoryFactory = Callable[..., Repository]
@@ -55,7 +56,10 @@ def repository(tmp_path: Path, template: Path, make: RepositoryFactory) -> Repos
 def content(path: Path, *, size: int, seed: int = 0) -> Path:
     """A file of so many bytes that do not compress, the same for the same seed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(random.Random(seed).randbytes(size))
+    stream = random.Random(seed)
+    with path.open("wb") as file:
+        for start in range(0, size, _BLOCK):
+            file.write(stream.randbytes(min(_BLOCK, size - start)))
     return path
 
 

@@ -9,10 +9,11 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from infra.borg.names import archive_glob, archive_name, decode, encode, parse_archive_name, unfinished
+from infra.errors import UsageError
 
 UUID = "c1d9f5a4-0b3e-4b52-9d53-5b7a51d3a001"
 WHEN = datetime(2026, 11, 22, 21, 0, 5, tzinfo=UTC)
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=16)
 TIMES = st.datetimes(datetime(2000, 1, 1), datetime(2999, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - a zone follows
 
 
@@ -70,6 +71,17 @@ def test_name_is_read_back(name: str, when: datetime) -> None:
         assert parsed is not None
         assert (parsed.kind, parsed.uuid8, parsed.source) == ("vm", UUID[:8], name)
         assert (parsed.when, parsed.finished) == (when.replace(microsecond=0), finished)
+
+
+@pytest.mark.parametrize(("name", "fits"), [("x" * 211, True), ("x" * 212, False), (" " * 70, True), (" " * 71, False)])
+def test_length(name: str, fits: bool) -> None:  # noqa: FBT001 - an expected value
+    """A name that borg would refuse after the copy is refused before it, and what to do is said."""
+    if fits:
+        assert len(unfinished(archive_name(UUID, name, WHEN))) <= 255
+        return
+    with pytest.raises(UsageError) as caught:
+        archive_name(UUID, name, WHEN)
+    assert caught.value.remedy
 
 
 def test_time_is_utc() -> None:
