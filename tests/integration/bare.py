@@ -206,6 +206,21 @@ def image_holds(path: Path | str, image_format: str, byte: int, *, offset: int =
     return "Pattern verification failed" not in shown.stdout
 
 
+def holds(disk: DiskSpec, byte: int, *, offset: int = 0) -> bool:
+    """Whether a part of the image of a domain that is off is filled with this."""
+    assert disk.path
+    return image_holds(disk.path, disk.format, byte, offset=offset)
+
+
+def assert_on_bases(bare: Bare, entry: JournalEntry) -> None:
+    """In every definition, with no job and no overlay left."""
+    bases = {overlay.target: overlay.base for overlay in entry.overlays}
+    assert bare.sources() == bases
+    assert bare.sources(inactive=True) == bases
+    assert "<mirror" not in virsh(bare.uri, "dumpxml", bare.uuid)
+    assert not any(Path(overlay.path).exists() for overlay in entry.overlays)
+
+
 class World:
     """A folder for images, a connection, and the bare domains of one test. A context manager."""
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from infra.model import JournalEntry, Phase
-from tests.guests import Daemons, DiskSpec, virsh, wait_for
-from tests.integration.bare import URI, Bare, World, digest, image_holds
+from tests.guests import Daemons, virsh, wait_for
+from tests.integration.bare import URI, Bare, World, digest, holds
 
 pytestmark = pytest.mark.integration
 
@@ -32,12 +32,6 @@ def assert_back(bare: Bare, entry: JournalEntry, *, inactive: bool = True) -> No
         assert {target: bare.sources(inactive=True)[target] for target in bases} == bases
     assert [overlay.path for overlay in entry.overlays if Path(overlay.path).exists()] == []
     assert bare.put_back(entry).actions == ()
-
-
-def holds(disk: DiskSpec, byte: int, *, offset: int = 0) -> bool:
-    """Whether the image of a domain that is off holds this."""
-    assert disk.path
-    return image_holds(disk.path, disk.format, byte, offset=offset)
 
 
 def test_a_running_guest_is_put_back(world: World) -> None:
