@@ -96,6 +96,14 @@ def test_listener_that_fails(repository: Repository, big: Path) -> None:
     assert children() == []
 
 
+def test_terminals_signals_do_not_reach_borg(repository: Repository, big: Path) -> None:
+    """borg is in a session of its own: on SIGINT it would save a NAME.checkpoint, which lists do not show."""
+    sessions: list[int] = []
+    store(repository, "a", big, on_progress=once(lambda: sessions.append(os.getsid(borg_child()))))
+    assert sessions
+    assert os.getsid(0) not in sessions
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
 def test_we_end(repository: Repository, big: Path, tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C on the terminal, or our own sudden death, takes borg along and leaves no archive of any kind."""
