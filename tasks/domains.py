@@ -32,7 +32,7 @@ logger = logging.getLogger("vmborg.backup")
 
 INSPECT_TIMEOUT_S = 120.0
 PREFLIGHT_TIMEOUT_S = 300.0
-PROBE_LOCK_WAIT_S = 20
+PROBE_LOCK_WAIT_S = 80  # at most; three tries make minutes, and no guest writes to an overlay meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,8 @@ def preflight(job: BackupJob, facts: DomainFacts) -> None:
 
 def _drop_leftovers(job: BackupJob) -> None:
     """Delete archives of this VM whose run died before they were verified; asking for them proves the repository."""
-    for archive in job.repository.archives(unfinished_glob(job.uuid), lock_wait=PROBE_LOCK_WAIT_S):
+    wait = min(PROBE_LOCK_WAIT_S, job.repository.target.lock_wait)
+    for archive in job.repository.archives(unfinished_glob(job.uuid), lock_wait=wait):
         if archive.comment.get("host", "") == job.config.hypervisor.name:
             logger.warning("deleting %s: its run ended before it was verified", archive.name)
             job.repository.delete([archive.name])

@@ -1,0 +1,81 @@
+"""What a Prefect server knows of runs, asked as its dashboard does: by its API alone."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import httpx
+
+from tests.guests import wait_for
+
+Row = dict[str, Any]
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    """A server at `api` (PREFECT_API_URL)."""
+
+    api: str
+
+    def ask(self, what: str, **filters: Any) -> list[Row]:
+        """Rows of `/WHAT/filter`."""
+        found: list[Row] = httpx.post(f"{self.api}/{what}/filter", json=filters, timeout=30).raise_for_status().json()
+        return found
+
+    def runs(self, name: str) -> list[Row]:
+        """The flow runs of this name, oldest first."""
+        return self.ask("flow_runs", flow_runs={"name": {"any_": [name]}}, sort="EXPECTED_START_TIME_ASC")
+
+    def last_run(self, name: str) -> Row:
+        """The newest flow run of this name."""
+        return self.runs(name)[-1]
+
+    def wait_run(self, name: str, *, after: int = 0) -> Row:
+        """The flow run of this name that comes after so many others."""
+        return wait_for(lambda: self.runs(name)[after:], timeout=60, what=f"a run named {name}")[0]
+
+    def run(self, run_id: str) -> Row:
+        """One flow run."""
+        found: Row = httpx.get(f"{self.api}/flow_runs/{run_id}", timeout=30).raise_for_status().json()
+        return found
+
+    def wait_state(self, run_id: str, state: str, *, timeout: float) -> Row:
+        """The flow run once it is in this state (its type); fails at once when it ended in another one."""
+
+        def reached() -> Row | None:
+            run = self.run(run_id)
+            assert run["state_type"] not in FINAL - {state}, run["state"]
+            return run if run["state_type"] == state else None
+
+        return wait_for(reached, timeout=timeout, what=f"run {state}", interval=0.3)
+
+    def tasks(self, run: Row) -> list[Row]:
+        """The task runs of a flow run in the order in which they began."""
+        chosen = {"id": {"any_": [run["id"]]}}
+        return sorted(self.ask("task_runs", flow_runs=chosen), key=lambda task: task["start_time"])
+
+    def task(self, run: Row, name: str) -> Row:
+        """The newest task run of this name."""
+        return [task for task in self.tasks(run) if task["name"] == name][-1]
+
+    def history(self, task: Row) -> list[str]:
+        """The names of all states that a task run went through."""
+        query = {"task_run_id": task["id"]}
+        answer = httpx.get(f"{self.api}/task_run_states/", params=query, timeout=30).raise_for_status()
+        return [state["name"] for state in answer.json()]
+
+    def logs(self, run: Row) -> list[Row]:
+        """All log lines of a flow run and of its tasks."""
+        wanted = {"flow_run_id": {"any_": [run["id"]]}}
+        return self.ask("logs", logs=wanted, sort="TIMESTAMP_ASC")
+
+    def artifact(self, run: Row, kind: str) -> Row | None:
+        """The artifact of this type that a run made: `progress` or `table`."""
+        wanted = {"flow_run_id": {"any_": [run["id"]]}, "type": {"any_": [kind]}}
+        return next(iter(self.ask("artifacts", artifacts=wanted)), None)
+
+
+def moment(text: str) -> datetime:
+    """A time as the API writes it."""
+    return datetime.fromisoformat(text)

@@ -1,0 +1,84 @@
+"""Hold a backup in the middle of its create step, by stopping borg, to look at it from all sides."""
+
+import os
+import signal
+from pathlib import Path
+
+from tests.guests import wait_for
+
+
+def _numbers() -> list[int]:
+    return [int(process.name) for process in Path("/proc").glob("[0-9]*")]
+
+
+def children(pid: int) -> list[int]:
+    """The process ids of its children."""
+    return [each for each in _numbers() if parent(each) == pid]
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and all below it."""
+    return [pid, *(each for child in children(pid) for each in descendants(child))]
+
+
+def command(pid: int) -> list[str]:
+    """The argv of a process; empty when it is gone or a zombie."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def environment(pid: int) -> str:
+    """The environment of a process as it was started."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def parent(pid: int) -> int:
+    """The parent's process id, 0 when the process is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def borg_creating(repository: Path) -> int:
+    """The process id of a `borg create` into this repository, 0 for none."""
+    for pid in _numbers():
+        argv = command(pid)
+        if "create" in argv and any(argument.startswith(f"{repository}::") for argument in argv):
+            return pid
+    return 0
+
+
+def reads(pid: int, image: Path) -> bool:
+    """Whether a process has this image open."""
+    try:
+        return any(entry.resolve() == image for entry in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+
+
+def hold_borg(repository: Path, image: Path, *, timeout: float = 90) -> int:
+    """Stop borg while it reads this image; return its process id. Undone by `let_go`."""
+
+    def reading() -> int:
+        pid = borg_creating(repository)
+        return pid if pid and reads(pid, image) else 0
+
+    pid = wait_for(reading, timeout=timeout, what="borg create", interval=0.01)
+    os.kill(pid, signal.SIGSTOP)
+    return pid
+
+
+def let_go(pid: int) -> None:
+    """Let a stopped process go on."""
+    os.kill(pid, signal.SIGCONT)
+
+
+def gone(pid: int) -> bool:
+    """Whether it ended; a zombie counts as ended."""
+    return not command(pid)
