@@ -38,8 +38,9 @@ class Completed:
 
 def describe(argv: Sequence[str], returncode: int, output: str) -> str:
     """The evidence of a failure: command, exit code or signal, last lines."""
-    killed = returncode < 0
-    ending = f"was killed by {signal.Signals(-returncode).name}" if killed else f"exited with {returncode}"
+    names = {number.value: number.name for number in signal.Signals}  # most real-time signals have none
+    killer = names.get(-returncode, f"signal {-returncode}")
+    ending = f"was killed by {killer}" if returncode < 0 else f"exited with {returncode}"
     lines = output.strip().splitlines()[-_EVIDENCE_LINES:]
     return "\n".join([f"{shlex.join(argv)} {ending}", *lines])
 
