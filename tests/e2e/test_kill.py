@@ -8,8 +8,8 @@ import pytest
 
 from infra.process import run
 from tests.e2e.checks import assert_on_bases, sources
-from tests.e2e.site import Site
-from tests.guests import Guest
+from tests.e2e.site import Site, make_site
+from tests.guests import Daemons, Guest
 
 pytestmark = pytest.mark.e2e
 
@@ -26,10 +26,17 @@ POINTS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def site(daemons: Daemons, prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """An installation that uses a Prefect server: a dozen runs start faster."""
+    return make_site(tmp_path_factory.mktemp("site"), daemons.uri, api=prefect_server)
+
+
 def die_at(point: str, site: Site, guest: Guest) -> None:
     """Run a backup that is killed at this point."""
     arguments = ["--config", str(site.config), "backup", guest.name]
-    died = run([sys.executable, "-m", "tests.e2e.killing", point, *arguments], timeout=180, check=False)
+    command = [sys.executable, "-m", "tests.e2e.killing", point, *arguments]
+    died = run(command, timeout=180, check=False, env={"PREFECT_API_URL": site.api})
     assert died.returncode == -signal.SIGKILL, died.stderr
 
 
