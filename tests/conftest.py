@@ -5,6 +5,8 @@ from collections.abc import Generator
 
 import pytest
 
+from tests.guests.daemons import Daemons, ensure_daemons
+
 LEAKS = ("PREFECT_", "VMBORG_", "BORG_", "LIBVIRT_")
 """Prefixes of variables that would point a test at somebody's server, configuration, repository or host."""
 
@@ -18,6 +20,21 @@ os.environ |= {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_PROFILES_PATH": os.devnull,  # a profile in the caller's home may name a server too
 }
+
+
+_shared_daemons = pytest.StashKey[Daemons]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With several workers (-n), whoever gives them their tests starts the daemons: no worker may stop them early."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        config.stash[_shared_daemons] = ensure_daemons()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop what was started for the workers."""
+    if _shared_daemons in config.stash:
+        config.stash[_shared_daemons].stop()
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
