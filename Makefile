@@ -26,7 +26,7 @@ demo-clean: setup  ## Remove what the demo made
 	@$(BIN)/python -m tests.demo --clean
 
 test: unit  ## All tests: unit, then those with real daemons and guests
-	$(BIN)/pytest -v --durations=10 tests/integration tests/e2e
+	$(BIN)/pytest -v --durations=10 -n 2 --dist loadfile tests/integration tests/e2e
 
 unit: setup  ## The tests that need no daemon (seconds)
 	$(BIN)/pytest tests/unit
