@@ -23,6 +23,10 @@ class Dashboard:
         found: list[Row] = httpx.post(f"{self.api}/{what}/filter", json=filters, timeout=30).raise_for_status().json()
         return found
 
+    def delete(self, what: str) -> None:
+        """Delete one thing by its path."""
+        httpx.delete(f"{self.api}/{what}", timeout=30).raise_for_status()
+
     def runs(self, name: str) -> list[Row]:
         """The flow runs of this name, oldest first."""
         return self.ask("flow_runs", flow_runs={"name": {"any_": [name]}}, sort="EXPECTED_START_TIME_ASC")
