@@ -179,9 +179,11 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_lines_are_short(path: Path) -> None:
-    """No line is longer than 120 characters."""
-    assert [line for line in path.read_text(encoding="utf-8").splitlines() if len(line) > 120] == []
+def test_lines_are_short_and_whole(path: Path) -> None:
+    """No line is longer than 120 characters, and none breaks a piece of code, which would hide it from these tests."""
+    text = path.read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if len(line) > 120] == []
+    assert [line for line in FENCE.sub("", text).splitlines() if line.count("`") % 2] == []
 
 
 def test_errors_name_what_exists() -> None:
