@@ -132,6 +132,9 @@ def _rewrite_disks(devices: Element, plan: RewritePlan, warnings: list[str]) -> 
         elif target in plan.missing_media and is_removable(disk):
             warnings.append(f"{target}: ejected, its medium {describe_source(disk)} is not on this host")
             _remove_children(disk, "source")
+        elif plan.copy and _is_writable_floppy(disk):
+            warnings.append(f"{target}: ejected, its medium {describe_source(disk)} is the original's to write to")
+            _remove_children(disk, "source")
         elif plan.copy and (target in plan.drop or target in plan.missing_media):
             warnings.append(f"{target}: left out of the copy, it is not in the archive ({describe_source(disk)})")
             devices.remove(disk)
@@ -266,6 +269,11 @@ def disk_target(disk: Element) -> str:
 def is_removable(disk: Element) -> bool:
     """Whether a medium can be taken out and the drive stay."""
     return disk.get("device") in ("cdrom", "floppy")
+
+
+def _is_writable_floppy(disk: Element) -> bool:
+    """qemu locks it: of two guests with one medium the second would not start."""
+    return disk.get("device") == "floppy" and disk.find("source") is not None and disk.find("readonly") is None
 
 
 def describe_source(disk: Element) -> str:

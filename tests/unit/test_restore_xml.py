@@ -157,6 +157,15 @@ def test_missing_medium_is_ejected_and_a_present_one_stays() -> None:
     assert any("/srv/iso/gone.iso" in warning for warning in result.warnings)
 
 
+@pytest.mark.parametrize(("plan", "more", "stays"), [(COPY, "", 0), (COPY, "<readonly/>", 1), (IN_PLACE, "", 1)])
+def test_copy_does_not_write_to_the_originals_floppy(plan: RewritePlan, more: str, stays: int) -> None:
+    """A copy is without a floppy that guests can write to; one that they can only read stays, and so does the own."""
+    floppy = f"<disk type='file' device='floppy'><source file='/srv/a.vfd'/><target dev='fda'/>{more}</disk>"
+    result = rewrite(DOMAIN.replace("<interface", f"{floppy}<interface", 1), plan)
+    assert len(_disks(fromstring(result.xml))["fda"].findall("source")) == stays
+    assert any("/srv/a.vfd" in warning for warning in result.warnings) is not bool(stays)
+
+
 def test_copy_has_its_own_firmware_state_and_kernel() -> None:
     """NVRAM and kernel point to the restored files; the loader, the template and the command line stay."""
     root = _copy()
