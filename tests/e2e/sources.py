@@ -79,9 +79,15 @@ class Sources:
 
     def restore_as(self, vm: str, name: str, *options: str) -> tuple[dict[str, Any], Guest]:
         """`vmborg restore VM --as NAME`; the copy is gone at the end."""
+        self._stack.callback(self._forget, name)
         restored = self.site.ok("restore", f"--as={name}", "--to", str(self.folder / name), *options, "--", vm)
-        copy = Guest(self.uri, virsh(self.uri, "dumpxml", restored["uuid"], "--security-info"))
-        return restored, self.enter(copy)
+        return restored, Guest(self.uri, virsh(self.uri, "dumpxml", restored["uuid"], "--security-info"))
+
+    def _forget(self, name: str) -> None:
+        """A copy that does not start stays defined."""
+        if name in virsh(self.uri, "list", "--all", "--name").splitlines():
+            with Guest(self.uri, virsh(self.uri, "dumpxml", "--domain", name)) as guest:
+                guest.destroy()
 
     def manifest(self, archive: str) -> dict[str, Any]:
         """The manifest of an archive."""
@@ -132,11 +138,15 @@ def fill_image(path: Path | str, image_format: str, byte: int, *, offset: int = 
 
 
 def guest_io(guest: Guest, target: str, *commands: str) -> None:
-    """What the guest itself would do to its virtio disk: qemu-io commands such as `write -P 7 0 1M`."""
+    """What the guest itself would do to its virtio disk: qemu-io commands such as `write -P 7 0 1M`.
+
+    `read -P 7 0 1M` fails if the disk holds anything else there.
+    """
     device = f"/machine/peripheral/ua-{target}/virtio-backend"
     for command in commands:
         answer = virsh(guest.uri, "qemu-monitor-command", guest.uuid, "--hmp", f'qemu-io -d {device} "{command}"')
         assert "rror" not in answer, answer
+        assert "verification failed" not in answer, answer
 
 
 def assert_holds(path: Path | str, image_format: str, bytes_by_mib: Sequence[int]) -> None:
