@@ -3,20 +3,23 @@
 A flow needs a Prefect API. PREFECT_API_URL or a Prefect profile names one; otherwise this module starts Prefect's
 server application on a free loopback port, as Prefect's own "ephemeral mode" does, with two differences: it starts
 beside the command's own work (Prefect starts it after importing the whole server a second time), and it asks for a
-password that only this command knows. Its database is kept under `state_dir`; the migrations, 15 s of work, were done
+password that only this command knows. If it dies it is started anew: Prefect's client tries for a minute, so a run
+goes on as if nothing had been. Its database is kept under `state_dir`; the migrations, 15 s of work, were done
 by `make setup` into a template that is copied here.
 """
 
 import http.client
+import logging
 import os
 import secrets
 import shutil
 import socket
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -25,11 +28,14 @@ from infra.errors import ProcessError
 from infra.model import StateDir
 from infra.process import Child, spawn
 
+logger = logging.getLogger("vmborg.embedded")
+
 TEMPLATE = Path(sys.prefix) / "share" / "vmborg" / "prefect.db"
 
 _START_TIMEOUT_S = 120.0
 _POLL_S = 0.05
 _DRAIN_S = 10.0
+_STARTS = 4
 _QUIET = {
     # Both are needed: Prefect 3.8.8 still tries to send telemetry with the first one alone.
     "DO_NOT_TRACK": "1",
@@ -77,19 +83,84 @@ def prefect_api(state_dir: Path) -> Generator[Callable[[], None]]:
     _place_database(home)
     port, password = _free_port(), f"vmborg:{secrets.token_urlsafe(16)}"
     os.environ["PREFECT_SERVER_API_AUTH_STRING"] = password
-    with (
-        (home / "server.log").open("wb") as log,
-        spawn(_server_command(port), env=_server_environment(home), stdout=log, stderr=log) as server,
-    ):
+    with _Server(port, home).running() as server:
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
         os.environ["PREFECT_API_AUTH_STRING"] = password
         try:
-            yield lambda: _wait_until_healthy(server, port, home / "server.log")
+            yield server.wait_until_healthy
         finally:
-            if server.poll() is None:
+            if server.alive:
                 _hand_over()
             for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"):
                 os.environ.pop(name, None)
+
+
+class _Server:
+    """The temporary server: started, and started anew when it dies."""
+
+    def __init__(self, port: int, home: Path) -> None:
+        self._port = port
+        self._home = home
+        self._log = home / "server.log"
+        self._child: Child | None = None
+        self._was_healthy = False
+        self._over = threading.Event()
+
+    @contextmanager
+    def running(self) -> Generator["_Server"]:
+        """Keep it running during the block."""
+        self._log.write_bytes(b"")
+        # The thread that starts a program has to outlive it: the parent-death signal of `spawn` is the thread's.
+        keeper = threading.Thread(target=self._keep, name="prefect-server", daemon=True)
+        keeper.start()
+        try:
+            yield self
+        finally:
+            self._over.set()
+            keeper.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs now."""
+        return self._child is not None and self._child.poll() is None
+
+    def wait_until_healthy(self) -> None:
+        """Wait for its first answer. Raises ProcessError."""
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not _healthy(self._port):
+            ended = self._child is not None and not self.alive
+            if ended or time.monotonic() > deadline:
+                raise ProcessError(
+                    "The temporary Prefect server did not start.",
+                    evidence=self._log.read_text(encoding="utf-8", errors="replace")[-2000:],
+                    remedy="Look at this log, run `make setup` again, or name a running server with PREFECT_API_URL.",
+                )
+            time.sleep(_POLL_S)
+        self._was_healthy = True
+
+    def _keep(self) -> None:
+        for start in range(_STARTS):
+            code = self._run_once()
+            if self._over.is_set() or not self._was_healthy:
+                return
+            again = "starting it again" if start + 1 < _STARTS else "giving up; this run cannot be recorded"
+            logger.warning("the temporary Prefect server died (exit code %d); %s", code, again)
+
+    def _run_once(self) -> int:
+        with (
+            self._log.open("ab") as log,
+            spawn(
+                _server_command(self._port),
+                env=_server_environment(self._home),
+                stdout=log,
+                stderr=log,
+                own_session=True,
+            ) as child,
+        ):
+            self._child = child
+            while child.poll() is None and not self._over.wait(_POLL_S):
+                pass
+        return child.popen.returncode
 
 
 def _hand_over() -> None:
@@ -130,25 +201,16 @@ def _place_database(home: Path) -> None:
     copy = home / f"prefect.{os.getpid()}"
     shutil.copyfile(TEMPLATE, copy)
     copy.chmod(0o600)
-    copy.rename(database)
+    # A link, for it never replaces: another command may have put its own there meanwhile, and have it open.
+    with suppress(FileExistsError):
+        database.hardlink_to(copy)
+    copy.unlink()
 
 
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _wait_until_healthy(server: Child, port: int, log: Path) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT_S
-    while not _healthy(port):
-        if server.poll() is not None or time.monotonic() > deadline:
-            raise ProcessError(
-                "The temporary Prefect server did not start.",
-                evidence=log.read_text(encoding="utf-8", errors="replace")[-2000:],
-                remedy="Look at this log, run `make setup` again, or name a running server with PREFECT_API_URL.",
-            )
-        time.sleep(_POLL_S)
 
 
 def _healthy(port: int) -> bool:

@@ -16,6 +16,7 @@ from tasks.domains import FrozenPoint, image_stamps
 from tasks.job import BackupJob
 from tasks.policy import step
 from tasks.progress import ProgressReporter
+from tasks.units import size
 
 logger = logging.getLogger("vmborg.backup")
 
@@ -77,10 +78,11 @@ def create_archive(job: BackupJob, point: FrozenPoint) -> CreateResult:
     """
     total = sum(image.size for disk in point.facts.covered for image in disk.chain)
     reporter = ProgressReporter(source=job.name, key=f"backup-{job.uuid}", total=total)
+    logger.info("reading %s of images into %s", size(total), job.unfinished_archive)
     stamps = image_stamps(point.facts)
     stop = _Stop()
     try:
-        with _watching(job, point, stop):
+        with reporter, _watching(job, point, stop):
             result = job.repository.create(
                 job.unfinished_archive,
                 _paths(job, point),
@@ -90,6 +92,8 @@ def create_archive(job: BackupJob, point: FrozenPoint) -> CreateResult:
                 on_progress=lambda progress: reporter.report(progress.original_size, progress.path),
                 stop=stop.event,
             )
+            if not result.stopped:
+                reporter.finish()
         if stop.error is not None:
             raise stop.error
         _require_unmoved(stamps, image_stamps(point.facts))
@@ -98,7 +102,6 @@ def create_archive(job: BackupJob, point: FrozenPoint) -> CreateResult:
         if stop.error is not None and error is not stop.error:
             raise stop.error from error
         raise
-    reporter.finish()
     return result
 
 
@@ -210,11 +213,11 @@ def verify_archive(job: BackupJob, point: FrozenPoint, created: CreateResult) ->
     """
     items = {item.path: item for item in job.repository.items(job.unfinished_archive, unique=True)}
     wrong: list[str] = []
-    for path, size in expected_items(point.manifest).items():
+    for path, expected in expected_items(point.manifest).items():
         if path not in items:
             wrong.append(f"{path}: not in the archive")
-        elif size is not None and items[path].size != size:
-            wrong.append(f"{path}: {items[path].size} bytes stored, {size} expected")
+        elif expected is not None and items[path].size != expected:
+            wrong.append(f"{path}: {items[path].size} bytes stored, {expected} expected")
     if wrong:
         drop_unfinished(job)
         raise ArchiveIncomplete(

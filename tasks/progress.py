@@ -1,12 +1,17 @@
 """Tell how far a copy is: to a listener in this process (a progress bar) and, throttled, to a Prefect artifact."""
 
-import time
+import logging
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
+from typing import Self
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+logger = logging.getLogger("vmborg.backup")
 
 ARTIFACT_INTERVAL_S = 5.0
 
@@ -36,36 +41,57 @@ def listening(listener: Listener) -> Generator[None]:
 
 
 class ProgressReporter:
-    """One copy's progress: every call goes to the listeners, at most one in five seconds to the artifact."""
+    """One copy's progress: every call goes to the listeners, at most one in five seconds to the artifact.
+
+    A thread of its own talks to Prefect. Its client waits a minute for a server that does not answer, and neither
+    borg nor the guest on its overlay shall wait for a dashboard, or fail with it.
+    """
 
     def __init__(self, *, source: str, key: str, total: int) -> None:
         self._source = source
         self._total = total
-        self._artifact: UUID = _make(key, source)
-        self._next = time.monotonic() + ARTIFACT_INTERVAL_S
+        self._key = key
+        self._percent = 0.0
+        self._over = threading.Event()
+        self._news = threading.Event()
+        context = copy_context()  # the artifact belongs to the task run
+        self._teller = threading.Thread(target=context.run, args=(self._tell,), name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._teller.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._news.set()
+        self._teller.join(ARTIFACT_INTERVAL_S)
 
     def report(self, done: int, path: str = "") -> None:
         """`done` bytes of the images were read."""
         done = min(done, self._total)
+        self._percent = 100.0 * done / self._total if self._total else 100.0
+        self._news.set()
         for listener in _listeners:
             listener(Progress(self._source, done, self._total, path))
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + ARTIFACT_INTERVAL_S
-            self._update(100.0 * done / self._total if self._total else 100.0)
 
     def finish(self) -> None:
         """The copy ended well."""
-        for listener in _listeners:
-            listener(Progress(self._source, self._total, self._total))
-        self._update(100.0)
+        self.report(self._total)
 
-    def _update(self, percent: float) -> None:
-        update_progress_artifact(artifact_id=self._artifact, progress=percent)
+    def _tell(self) -> None:
+        try:
+            made = create_progress_artifact(
+                progress=0.0, key=self._key, description=f"Reading the disks of {self._source}"
+            )
+            while not self._over.wait(ARTIFACT_INTERVAL_S):
+                self._news.wait()
+                self._news.clear()
+                self._update(made)
+            self._update(made)
+        except Exception as error:  # noqa: BLE001 - whatever Prefect and its transport raise; the copy is what counts
+            logger.warning("Prefect does not show the progress of %s: %s", self._source, error or type(error).__name__)
 
-
-def _make(key: str, source: str) -> UUID:
-    made = create_progress_artifact(progress=0.0, key=key, description=f"Reading the disks of {source}")
-    if not isinstance(made, UUID):
-        raise TypeError("Prefect's synchronous call returned no artifact id")
-    return made
+    def _update(self, artifact: object) -> None:
+        if not isinstance(artifact, UUID):
+            raise TypeError("Prefect's synchronous call returned no artifact id")
+        update_progress_artifact(artifact_id=artifact, progress=self._percent)
