@@ -122,7 +122,7 @@ def _drop_leftovers(job: BackupJob) -> None:
     """Delete archives of this VM whose run died before they were verified; asking for them proves the repository."""
     wait = min(PROBE_LOCK_WAIT_S, job.repository.target.lock_wait)
     for archive in job.repository.archives(unfinished_glob(job.uuid), lock_wait=wait):
-        if archive.comment.get("host", "") == job.config.hypervisor.name:
+        if (archive.comment.get("host"), archive.comment.get("uuid")) == (job.config.hypervisor.name, job.uuid):
             logger.warning("deleting %s: its run ended before it was verified", archive.name)
             job.repository.delete([archive.name])
 

@@ -97,6 +97,8 @@ def _back_up(context: Context, name: str) -> Outcome:
 def _print(context: Context, outcomes: Sequence[Outcome]) -> None:
     context.output.document({"backups": [_data(outcome) for outcome in outcomes]})
     done = [outcome.result for outcome in outcomes if outcome.result]
+    if not done:
+        return
     context.output.table(
         ("VM", "state", "archive", "consistency", "frozen", "size", "new", "seconds"),
         [

@@ -13,7 +13,7 @@ from tasks.recovery import Recovery, recover_all
 def command(context: Context, *, vm: str | None) -> int:
     """Put VMs back on their own disks after a run that died; only VM, if it is named.
 
-    A VM that needs nothing is not touched. Exit code 1 if one could not be put back.
+    A VM that needs nothing, or that a live backup works on, is not touched. Exit code 1 if one could not be put back.
     """
     recoveries = recover_all(context.config, only=vm)
     if vm is not None and not recoveries:
@@ -27,7 +27,7 @@ def command(context: Context, *, vm: str | None) -> int:
     failed = [recovery for recovery in recoveries if recovery.error]
     for recovery in failed:
         context.output.error_of(recovery.name, _as_error(recovery))
-    return 1 if failed else 0
+    return 1 if any(not recovery.busy or vm is not None for recovery in failed) else 0
 
 
 def _as_error(recovery: Recovery) -> RecoveryFailed | DomainBusy:

@@ -32,6 +32,9 @@ CHUNKER = "fixed,4194304"
 usage/notes; it also lets --sparse skip holes)."""
 
 FILES_CACHE = "ctime,size,inode"
+"""What has to be as it was for a file not to be read again. While it is read, only its mtime must stay: a clone that
+is started meanwhile has libvirt change the owner, and so the ctime, of a template that nobody writes to."""
+
 _PROBE_LOCK_WAIT_S = 20
 _CHECKPOINT_INTERVAL_S = 10 * 365 * 86400  # never: a killed run shall leave no NAME.checkpoint
 
@@ -170,7 +173,7 @@ class Repository:
         watch = CreateWatch(on_progress)
         done = self._borg(
             *("create", "--json", "--list", "--filter", "AMUCE", "--progress"),
-            *("--chunker-params", CHUNKER, "--sparse", "--files-cache", FILES_CACHE),
+            *("--chunker-params", CHUNKER, "--sparse", "--files-cache", FILES_CACHE, "--files-changed", "mtime"),
             *_CONTENT_ONLY,
             *("--compression", self.compression, "--comment", comment),
             *("--checkpoint-interval", str(_CHECKPOINT_INTERVAL_S)),

@@ -109,13 +109,19 @@ class RepositoryConfig(Section):
         "authenticated-blake2",
         "authenticated",
         "none",
-    ] = Field(default="repokey-blake2", description="borg's encryption mode, used when `vmborg init` creates it.")
+    ] = Field(
+        default="repokey",
+        description="borg's encryption mode, used when `vmborg init` creates it. repokey is the fastest on processors "
+        "with SHA instructions, repokey-blake2 on others.",
+    )
     passphrase: SecretRef | None = Field(
         default=None,
         description="Where the passphrase is kept: {file: …}, {command: […]}, {env: …} or {credential: …}.",
         examples=[{"file": "/etc/vmborg/passphrase"}],
     )
-    compression: Compression = Field(default="zstd,3", description="borg's compression of new data.")
+    compression: Compression = Field(
+        default="lz4", description="borg's compression of new data: lz4 is fast, `zstd,3` stores about 13 % less."
+    )
     lock_wait: Seconds = Field(default=600, description="How long to wait for another borg's lock.")
     append_only: bool = Field(
         default=False,

@@ -101,7 +101,7 @@ def _peak_mb(pid: int) -> float:
 def build(root: Path) -> tuple[World, Guest]:
     """Make the disk, boot the guest, write the configuration and both repositories."""
     world = World(root)
-    boot = build_boot(Path("/var/cache/vmborg-tests"))
+    boot = build_boot()
     kept = Boot(*(Path(shutil.copy(part, root)) for part in (boot.kernel, boot.initrd)))
     _make_image(world)
     disks = [DiskSpec(target="vda", path=world.image, format="qcow2")]

@@ -99,7 +99,7 @@ def start_guest(watch: Stopwatch) -> Guest:
     since = time.monotonic()
     IMAGES.mkdir(parents=True)
     IMAGES.chmod(0o711)
-    boot = build_boot(STATE / "boot")
+    boot = build_boot()
     kept = Boot(*(Path(shutil.copy(part, IMAGES)) for part in (boot.kernel, boot.initrd)))
     disks = [
         (make_disk(IMAGES / "vda.qcow2", size=1024 * MIB, data=192 * MIB), "qcow2"),

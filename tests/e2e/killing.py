@@ -54,9 +54,9 @@ def arm(point: str) -> None:
     if what in steps:
         steps[what].fn = dying(steps[what].fn, before=when == "before")
     elif what == "taking":  # inside the freeze: the snapshot is about to be taken, or just was
-        domains.take_snapshot = dying(domains.take_snapshot, before=when == "before")
+        setattr(domains, "take_snapshot", dying(domains.take_snapshot, before=when == "before"))  # noqa: B010 - pyright
     elif what == "manifest":  # thawed, the journal says snapshotted, borg was not started
-        staging.write_manifest = dying(staging.write_manifest, before=when == "before")
+        setattr(staging, "write_manifest", dying(staging.write_manifest, before=when == "before"))  # noqa: B010
     else:
         raise SystemExit(f"no such point: {point}")
 
