@@ -8,20 +8,15 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http import HTTPStatus
 from pathlib import Path
 
-from infra.process import spawn
 from tests.bench.figures import Figure, absolute, ratio, speed, table
 from tests.bench.world import BIN, MIB, NAME, URI, World, build, drop_caches
+from tests.e2e.prefect_server import running_server
 from tests.guests import Guest, ensure_daemons, image_dir, virsh, wait_for
 
 MARKS = ("<!-- bench begins -->", "<!-- bench ends -->")
 CHANGE = 38 * MIB  # about 1 % of the data, clustered
-_PORT = 14200
 
 
 def main(arguments: list[str]) -> int:
@@ -58,8 +53,10 @@ def measure(world: World, guest: Guest) -> list[Figure]:
     theirs_second = article_backup(world, "second")
     second, second_result = world.backup()
     say("a backup with a Prefect server running")
-    with prefect_server(world) as env:
-        served, served_result = world.backup(env)
+    home = world.root / "prefect"
+    home.mkdir()
+    with running_server(home) as api:
+        served, served_result = world.backup({"PREFECT_API_URL": api})
     say("shut off, unchanged")
     guest.shutdown(timeout=120)
     borg_create(world, "off-1")
@@ -136,30 +133,6 @@ def restores(world: World, archive: str) -> tuple[float, float]:
     done = world.vmborg("restore", NAME, "--archive", archive, "--files-only", "--to", str(ours))
     shutil.rmtree(ours)
     return by_hand, done.seconds
-
-
-@contextmanager
-def prefect_server(world: World) -> Iterator[dict[str, str]]:
-    """A Prefect server on loopback for the length of the block; yields the environment that names it."""
-    env = {
-        "PREFECT_HOME": str(world.root / "prefect"),
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    }
-    argv = [str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(_PORT)]
-    with (world.root / "server.log").open("wb") as log, spawn(argv, env=env, stdout=log, stderr=log):
-        api = f"http://127.0.0.1:{_PORT}/api"
-        wait_for(lambda: healthy(api), timeout=120, what="the Prefect server")
-        yield {"PREFECT_API_URL": api}
-
-
-def healthy(api: str) -> bool:
-    """Whether the server answers."""
-    try:
-        with urllib.request.urlopen(f"{api}/health", timeout=5) as answer:
-            return bool(answer.status == HTTPStatus.OK)
-    except OSError:
-        return False
 
 
 def _write(path: Path, text: str) -> None:

@@ -49,7 +49,6 @@ def table(figures: Sequence[Figure]) -> str:
         ours = f"{figure.ours:.2f} s" if figure.theirs is not None else ""
         unit = "x" if figure.unit == "x" else f" {figure.unit}"
         verdict = "kept" if figure.kept else "**missed**"
-        lines.append(
-            f"| {figure.name} | {ours} | {theirs} | {figure.value:.2f}{unit} | {sign} {figure.bound:g}{unit} | {verdict} |"
-        )
+        measured, bound = f"{figure.value:.2f}{unit}", f"{sign} {figure.bound:g}{unit}"
+        lines.append(f"| {figure.name} | {ours} | {theirs} | {measured} | {bound} | {verdict} |")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The machine under measurement: one guest with 3 GiB of mixed data, vmborg's configuration, the article's repository."""
+"""What is measured: one guest with 3 GiB of mixed data, vmborg's configuration, the article's repository."""
 
 import json
 import os

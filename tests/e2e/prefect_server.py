@@ -6,6 +6,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,20 @@ PREFECT = Path(sys.executable).with_name("prefect")
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The value of PREFECT_API_URL for a server on a free loopback port; it ends with the session."""
-    home = tmp_path_factory.mktemp("prefect")
+    with running_server(tmp_path_factory.mktemp("prefect")) as api:
+        yield api
+
+
+@contextmanager
+def running_server(home: Path) -> Iterator[str]:
+    """A server with its state in `home` for the length of the block; yields the value of PREFECT_API_URL."""
     shutil.copyfile(TEMPLATE, home / "prefect.db")  # `make setup` has done the migrations
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     environment = {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_HOME": str(home),
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
