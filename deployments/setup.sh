@@ -39,6 +39,14 @@ gnutls-bin|certtool|certificates of the TPM
 nbdkit|nbdkit|small and failing disks for the tests
 libnbd-bin|nbdinfo|network disks for the tests
 fuse3|fusermount3|mounts archives
+openssh-client|ssh-keygen|makes SSH keys, and prints public ones
+postgresql-client|pg_restore|proves dumps of PostgreSQL whole
+openssh-server|sshd|the dump host of the tests
+postgresql|/usr/lib/postgresql/*/bin/postgres|databases to dump in the tests
+mariadb-server|mariadbd|databases to dump in the tests
+redis-server|redis-server|databases to dump in the tests
+sqlite3|sqlite3|databases to dump in the tests
+dropbear-bin|dropbear|the SSH server inside a test guest
 shellcheck|shellcheck|checks the shell scripts in make lint
 '
 

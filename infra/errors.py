@@ -43,9 +43,19 @@ retried.
     ├── JournalError
     ├── RecoveryFailed              the domain could not be put back; the journal stays open
     ├── ManifestError               the manifest is unreadable, of an unknown version or unsafe
-    └── RestoreError
-        ├── UnsafeArchive           the archive asks for something a restore must not do
-        └── TargetExists
+    ├── RestoreError
+    │   ├── UnsafeArchive           the archive asks for something a restore must not do
+    │   └── TargetExists
+    ├── SshError                    the way to a dump host
+    │   ├── HostUnreachable         transient
+    │   ├── HostKeyUnknown          nobody has pinned its key yet
+    │   ├── HostKeyChanged
+    │   ├── LoginRefused            key or user is wrong
+    │   └── ConnectionLost          cut or silent in the middle; transient
+    └── DumpError                   a dump host's source
+        ├── DumpBusy                another pull of this host runs
+        ├── DumpFailed              the command on the dump host did not end well
+        └── DumpIncomplete          it ended well, but what came is not proven whole
 """
 
 from typing import ClassVar
@@ -280,3 +290,51 @@ class UnsafeArchive(RestoreError):
 
 class TargetExists(RestoreError):
     """A domain or file of the wanted name is there already."""
+
+
+class SshError(VmborgError):
+    """A dump host cannot be worked with over SSH."""
+
+
+class HostUnreachable(SshError):
+    """Nothing that speaks SSH answers at the address and port, or not in time."""
+
+    is_transient = True
+
+
+class HostKeyUnknown(SshError):
+    """The host's key is not pinned; it is never added by itself."""
+
+
+class HostKeyChanged(SshError):
+    """The host shows another key than the pinned one."""
+
+
+class LoginRefused(SshError):
+    """The host does not take our key for this user, or our key cannot be used."""
+
+
+class ConnectionLost(SshError):
+    """The connection broke, or no byte came for longer than `stall_timeout`."""
+
+    is_transient = True
+
+
+class DumpError(VmborgError):
+    """A dump could not be taken."""
+
+
+class DumpBusy(DumpError):
+    """Another pull of the same host has not ended."""
+
+
+class DumpFailed(DumpError):
+    """The command on the dump host did not end well. `status` is its exit code there; -1 for a signal."""
+
+    def __init__(self, brief: str, *, evidence: str = "", remedy: str = "", status: int = 1) -> None:
+        super().__init__(brief, evidence=evidence, remedy=remedy)
+        self.status = status
+
+
+class DumpIncomplete(DumpError):
+    """The command ended well, and yet the dump is empty, much smaller than the last one, or not whole."""

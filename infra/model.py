@@ -221,6 +221,11 @@ class StateDir:
         return self.root / "runs"
 
     @property
+    def dumps(self) -> Path:
+        """Trees of dumps and pinned host keys, one folder a dump host."""
+        return self.root / "dumps"
+
+    @property
     def borg(self) -> Path:
         """borg's cache, security and key directories (BORG_BASE_DIR)."""
         return self.root / "borg"

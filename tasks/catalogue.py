@@ -9,6 +9,7 @@ from infra.borg.names import ArchiveName, parse_archive_name
 from infra.borg.peek import peek_archives
 from infra.config.models import Config
 from infra.errors import UsageError, VmborgError
+from tasks.dumps.catalogue import DumpArchive, dump_archives
 from tasks.repositories import open_repository
 
 VM = "vm"
@@ -29,6 +30,7 @@ class VmArchive:
     disks: Mapping[str, int] = field(default_factory=dict[str, int])  # target: size that the guest sees
     uncovered: tuple[str, ...] = ()
     hypervisor: str = ""
+    dumps: tuple[str, ...] = ()  # archives of dumps that were taken just before it
 
     @property
     def size(self) -> int:
@@ -42,10 +44,11 @@ class VmArchive:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The VM archives of some repositories, oldest first, and why others could not be read."""
+    """The archives of some repositories, oldest first, and why others could not be read."""
 
     archives: tuple[VmArchive, ...]
     failures: Mapping[str, VmborgError]
+    dumps: tuple[DumpArchive, ...] = ()
 
     def of(self, uuid: str) -> tuple[VmArchive, ...]:
         """The archives of one domain, oldest first."""
@@ -59,15 +62,19 @@ def read_catalogue(config: Config, *, only: str | None = None) -> Catalogue:
     """
     names = list(config.repositories) if only is None else [only]
     archives: list[VmArchive] = []
+    dumps: list[DumpArchive] = []
     failures: dict[str, VmborgError] = {}
     for name in names:
         try:
-            archives += vm_archives(name, peek_archives(open_repository(config, name)))
+            found = peek_archives(open_repository(config, name))
+            archives += vm_archives(name, found)
+            dumps += dump_archives(name, found)
         except UsageError:
             raise
         except VmborgError as error:
             failures[name] = error
-    return Catalogue(tuple(sorted(archives, key=lambda each: (each.time, each.archive))), failures)
+    in_order = sorted(archives, key=lambda each: (each.time, each.archive))
+    return Catalogue(tuple(in_order), failures, tuple(sorted(dumps, key=lambda each: (each.time, each.archive))))
 
 
 def vm_archives(repository: str, found: Iterable[ArchiveInfo]) -> list[VmArchive]:
@@ -91,6 +98,7 @@ def _read(repository: str, info: ArchiveInfo, name: ArchiveName) -> VmArchive:
         disks=_disks(comment.get("disks", "")),
         uncovered=tuple(target for target in comment.get("uncovered", "").split(",") if target),
         hypervisor=comment.get("host", ""),
+        dumps=tuple(comment.get("dumps", "").split()),
     )
 
 

@@ -9,6 +9,7 @@ from infra.errors import DomainNotFound, HypervisorError
 from infra.hypervisor.connection import Domain, Hypervisor
 from infra.journal.store import Journal
 from tasks.catalogue import Catalogue, VmArchive, read_catalogue
+from tasks.dumps.status import DumpStatus, dump_statuses
 from tasks.health import Finding, Health, failed, vm_argument, worst
 from tasks.open_runs import NO_RUN, OpenRun, open_run, stray_overlays
 
@@ -63,6 +64,7 @@ class Status:
     health: Health
     vms: tuple[VmStatus, ...]
     problems: tuple[Finding, ...]  # what keeps us from knowing, or concerns no single VM
+    dumps: tuple[DumpStatus, ...] = ()
 
 
 def judge(source: Source, now: datetime) -> VmStatus:
@@ -156,8 +158,9 @@ def read_status(config: Config, *, now: datetime | None = None) -> Status:
     ]
     moment = now or datetime.now(UTC)
     vms = sorted((judge(source, moment) for source in sources), key=lambda each: (each.vm, each.uuid))
-    levels = [each.health for each in (*vms, *problems)]
-    return Status(worst(levels), tuple(vms), tuple(problems))
+    dumps = dump_statuses(config, catalogue.dumps, unreadable=catalogue.failures, now=moment)
+    levels = [each.health for each in (*vms, *problems, *dumps)]
+    return Status(worst(levels), tuple(vms), tuple(problems), dumps)
 
 
 def _defined(config: Config, domains: Iterable[Domain], catalogue: Catalogue) -> list[Source]:

@@ -42,7 +42,7 @@ def command(context: Context, *, vms: tuple[str, ...], everything: bool) -> int:
         raise UsageError("Say which VMs: either their names or --all.", remedy="See `vmborg backup --help`.")
     config = context.config
     names = _all_names(context) if everything else list(dict.fromkeys(vms))
-    quiet_environment(_console_level(context))
+    quiet_environment(console_level(context))
     with prefect_api(config.state_dir) as wait_for_api:
         import_module("flows.backup_vm")
         wait_for_api()
@@ -64,7 +64,8 @@ def _all_names(context: Context) -> list[str]:
     return names
 
 
-def _console_level(context: Context) -> str:
+def console_level(context: Context) -> str:
+    """The level of Prefect's run logs on stderr."""
     if context.verbose:
         return "DEBUG"
     # On a terminal the bar tells how far it is; elsewhere the log lines do. Errors are told by the command itself.

@@ -61,6 +61,8 @@ def _none(vm: str, catalogue: "Catalogue") -> ArchiveNotFound:
 def _print(context: Context, archives: "list[VmArchive]") -> None:
     several = len(context.config.repositories) > 1
     headers = ["VM", "time", "consistency", "disks", "size", "archive", *(["repository"] if several else [])]
+    if any(archive.dumps for archive in archives):
+        headers.append("with dumps")
     rows = [
         [
             archive.vm,
@@ -70,6 +72,7 @@ def _print(context: Context, archives: "list[VmArchive]") -> None:
             size(archive.size),
             archive.archive,
             *([archive.repository] if several else []),
+            *([" ".join(archive.dumps) or "-"] if "with dumps" in headers else []),
         ]
         for archive in archives
     ]
@@ -96,4 +99,5 @@ def _data(archive: "VmArchive") -> dict[str, object]:
         "size": archive.size,
         "uncovered": list(archive.uncovered),
         "hypervisor": archive.hypervisor,
+        "dumps": list(archive.dumps),
     }

@@ -31,6 +31,7 @@ VERBS = {
     "restore": "Bring a VM back from an archive",
     "recover": "Put VMs that dead runs left on overlays back",
     "status": "One line a VM: its last good archive, and whether that is good enough",
+    "dumps": "Pull dumps of databases, list, restore and trust",
     "config": "Check, show and generate the configuration",
 }
 MONITORS = {"status", "doctor"}  # their exit codes are read by monitoring systems

@@ -70,6 +70,23 @@ def archive_name(uuid: str, name: str, when: datetime) -> str:
     return archive
 
 
+def dump_archive_name(host: str, when: datetime) -> str:
+    """The name of an archive of a host's dumps. Raises UsageError for a name that is too long."""
+    archive = f"dump.{encode(host)}@{when.astimezone(UTC).strftime(_TIME)}"
+    if len(archive) + len(UNFINISHED) > LONGEST:
+        raise UsageError(
+            "The dump host's name is too long for the name of an archive.",
+            evidence=f"{host!r} takes {len(encode(host))} characters there",
+            remedy="Give it a shorter one in dumps.hosts.",
+        )
+    return archive
+
+
+def dump_glob(host: str) -> str:
+    """A glob that matches the archives of this host's dumps, finished or not, and no others."""
+    return f"dump.{encode(host)}@*"
+
+
 def unfinished(name: str) -> str:
     """The name that an archive has until it is verified."""
     return name + UNFINISHED

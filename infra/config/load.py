@@ -192,10 +192,12 @@ def _cross_check(data: dict[str, Any], parsed: Parsed) -> list[Problem]:
     policies: dict[PathInFile, dict[str, Any]] = {("vms", "defaults"): _mapping(data, "vms", "defaults")}
     for vm in _mapping(data, "vms", "overrides"):
         policies["vms", "overrides", vm] = _mapping(data, "vms", "overrides", vm)
+    for host in _mapping(data, "dumps", "hosts"):
+        policies["dumps", "hosts", host] = _mapping(data, "dumps", "hosts", host)
     problems: list[Problem] = []
     for path, policy in policies.items():
         here: PathInFile = (*path, "repository")
-        name = policy.get("repository", None if path[-1] != "defaults" else "main")
+        name = policy.get("repository", None if "overrides" in path[:2] else "main")
         if isinstance(name, str) and repositories and name not in repositories:
             problem = f"there is no repository {name!r}" + _suggestion(name, list(repositories))
             problems.append(Problem(parsed.line(here), here, problem))
@@ -221,6 +223,9 @@ def _contradictions(config: Config) -> Iterator[tuple[PathInFile, str]]:
             yield ("vms", "overrides", vm), f"never used: vms.exclude leaves this VM out ({glob!r})"
         for key, text in _policy_contradictions(config.policy(vm), set(override.model_fields_set)):
             yield ("vms", "overrides", vm, key), text
+    for name, host in config.dumps.hosts.items():
+        if host.retention.keeps_nothing:
+            yield ("dumps", "hosts", name, "retention"), "keeps no archive at all"
 
 
 def _policy_contradictions(policy: VmPolicy, written: set[str]) -> Iterator[tuple[str, str]]:

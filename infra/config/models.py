@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from infra.config.dumps import EXAMPLE_HOST, DumpsConfig
 from infra.config.fields import (
     AbsolutePath,
     Compression,
@@ -29,54 +30,14 @@ from infra.config.fields import (
     Size,
     Text,
 )
+from infra.config.retention import Retention
+from infra.config.secret_ref import SecretRef
 from infra.config.section import Section
 from infra.model import Quiesce, StateDir
 
 _UNENCRYPTED = "none"
 
-RESERVED = ("dumps", "cloud", "alerts")  # sections of later versions: only empty ones are accepted
-
-
-class SecretRef(Section):
-    """Where a secret is kept; exactly one of the four. The secret itself never stands in this file."""
-
-    file: AbsolutePath | None = Field(
-        default=None,
-        description="A file that only its owner (and group) can read; one newline at its end is dropped.",
-    )
-    command: tuple[Text, ...] | None = Field(
-        default=None,
-        min_length=1,
-        description="A program and its arguments (no shell); what it prints is the secret.",
-    )
-    env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="An environment variable.")
-    credential: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z0-9._@-]*[A-Za-z0-9_@-]$",
-        description="A systemd credential (LoadCredential= of the unit).",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _never_the_secret_itself(cls, data: Any) -> Any:
-        if isinstance(data, str):
-            raise ValueError(  # noqa: TRY004 - pydantic reports a ValueError as a mistake in the file
-                "must be a reference such as {file: /etc/vmborg/passphrase}, never the secret itself"
-            )
-        return data
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> "SecretRef":
-        if len(self.model_fields_set) != 1:
-            raise ValueError("must have exactly one of file, command, env, credential")
-        return self
-
-    def __str__(self) -> str:
-        """The reference, which is no secret: `file /etc/vmborg/passphrase`."""
-        if self.command:
-            return f"command {self.command[0]}"
-        kind = next(iter(self.model_fields_set))
-        return f"{kind} {getattr(self, kind)}"
+RESERVED = ("cloud", "alerts")  # sections of later versions: only empty ones are accepted
 
 
 class HypervisorConfig(Section):
@@ -143,24 +104,6 @@ class RepositoryConfig(Section):
         if self.encryption != _UNENCRYPTED and self.passphrase is None:
             raise ValueError(f"encryption {self.encryption} needs a passphrase, e.g. {{file: /etc/vmborg/passphrase}}")
         return self
-
-
-class Retention(Section):
-    """How many archives of one source are kept, as borg counts them. Only rules that are named keep any."""
-
-    within: Duration | None = Field(default=None, description="Keep every archive younger than this.", examples=["2d"])
-    last: int = Field(default=0, ge=0, description="Keep the newest so many.")
-    hourly: int = Field(default=0, ge=0, description="Keep the last archive of so many hours.")
-    daily: int = Field(default=0, ge=0, description="Keep the last archive of so many days.", examples=[7])
-    weekly: int = Field(default=0, ge=0, description="Keep the last archive of so many weeks.", examples=[4])
-    monthly: int = Field(default=0, ge=0, description="Keep the last archive of so many months.", examples=[6])
-    yearly: int = Field(default=0, ge=0, description="Keep the last archive of so many years.")
-
-    @property
-    def keeps_nothing(self) -> bool:
-        """Whether no rule keeps any archive."""
-        counts = (self.last, self.hourly, self.daily, self.weekly, self.monthly, self.yearly)
-        return self.within is None and not any(counts)
 
 
 class VmPolicy(Section):
@@ -251,7 +194,11 @@ class Config(Section):
         min_length=1, description="borg repositories by name.", examples=[{"main": {}}]
     )
     vms: VmsConfig = Field(default_factory=VmsConfig, description="Which VMs are backed up, and how.")
-    dumps: Reserved = Field(default_factory=dict[str, Any], description="Reserved for database dumps.")
+    dumps: DumpsConfig = Field(
+        default_factory=DumpsConfig,
+        description="Dumps of databases, pulled over SSH. docs/design.md has the keys, docs/dumps.md the sources.",
+        examples=[{"hosts": {"db01": EXAMPLE_HOST}}],
+    )
     cloud: Reserved = Field(default_factory=dict[str, Any], description="Reserved for cloud copies.")
     alerts: Reserved = Field(default_factory=dict[str, Any], description="Reserved for alerts.")
 

@@ -77,6 +77,14 @@ class Snapshot(IntFlag):
     ATOMIC = 128
 
 
+class AddressSource(IntEnum):
+    """VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_*."""
+
+    LEASE = 0
+    AGENT = 1
+    ARP = 2
+
+
 class Undefine(IntFlag):
     """VIR_DOMAIN_UNDEFINE_*."""
 

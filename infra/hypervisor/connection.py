@@ -232,6 +232,31 @@ class Hypervisor:
             code=codes.Code.NO_DOMAIN,
         )
 
+    def addresses(self, domain: Domain, *, agent_timeout: int = 5) -> list[str]:
+        """The running guest's IP addresses: its agent's answer first, then libvirt's leases, then the ARP table.
+
+        A source that cannot be asked is passed over. Raises DomainNotFound, HypervisorUnreachable.
+        """
+        found: list[str] = []
+        for source in (codes.AddressSource.AGENT, codes.AddressSource.LEASE, codes.AddressSource.ARP):
+            try:
+                if source is codes.AddressSource.AGENT:
+                    domain.agent_timeout(agent_timeout)
+                found += self._addresses(domain, source)
+            except (DomainNotFound, HypervisorUnreachable):
+                raise
+            except HypervisorError as error:
+                logger.debug("%s", error)
+        return list(dict.fromkeys(found))
+
+    def _addresses(self, domain: Domain, source: int) -> list[str]:
+        answer = self._link.read_domain(
+            domain.uuid,
+            what=f"Asking for the addresses of {domain!r}",
+            operation=lambda raw: raw.interfaceAddresses(source),
+        )
+        return [str(each["addr"]) for interface in answer.values() for each in interface.get("addrs") or ()]
+
     def define(self, xml: str) -> Domain:
         """Define a persistent domain, or redefine the one of the same name and UUID.
 

@@ -131,6 +131,8 @@ class virDomain:
     def fsThaw(self, mountpoints: list[str] | None = None, flags: int = 0) -> int: ...
     def fsInfo(self, flags: int = 0) -> list[tuple[str, str, str, list[str]]]:
         """(mountpoint, device in the guest, type, disk targets) each"""
+    def interfaceAddresses(self, source: int, flags: int = 0) -> dict[str, dict[str, Any]]:
+        """By interface: hwaddr, and addrs, None or a list of {addr, prefix, type}"""
     def agentSetResponseTimeout(self, timeout: int, flags: int = 0) -> int:
         """timeout in seconds, or VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_*"""
     def jobInfo(self) -> list[int]:

@@ -76,7 +76,7 @@ vms:
         (GOOD + "hypervisor: !!python/object/apply:os.system [true]\n", "YAML tags"),
         (GOOD + "? [a, b]\n: c\n", "a key must be a text"),
         (GOOD + "vms: &x {defaults: {<<: *x}}\n", "merge keys"),
-        (GOOD + "dumps: {hosts: {}}\n", "dumps: not supported by this version"),
+        (GOOD + "dumps: {hosts: {db: {address: a}}}\n", "dumps.hosts.db.sources: is missing"),
         (GOOD + "cloud: {offsite: {}}\n", "cloud: not supported by this version"),
         (GOOD + "alerts: [mail]\n", "alerts: not supported by this version"),
         ("repositories:\n", "repositories: is missing"),

@@ -13,7 +13,7 @@ FOLDERS = {"flows", "tasks", "deployments", "infra", "tests"}
 BUILT = {"build", "dist"}
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 40
-LONG_FILES: frozenset[str] = frozenset()
+LONG_FILES: frozenset[str] = frozenset({"infra/errors.py"})  # a list: every error class in one tree
 """Paths that may be longer, each with a comment that says why."""
 LONG_FUNCTIONS: frozenset[str] = frozenset()
 """path::name of functions that may be longer, each with a comment that says why."""

@@ -1,0 +1,72 @@
+"""Pull the dumps of one host into one archive; a source that fails keeps its last good dump."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from infra.dumps.manifest import DumpedSource
+from infra.dumps.source import Source
+from infra.errors import DumpFailed, VmborgError
+from tasks.dumps.archive import DumpResult, archive_tree, keep_tree
+from tasks.dumps.job import DumpJob, dump_job
+from tasks.dumps.report import publish
+from tasks.dumps.sources import dump_source, keep_all, reach
+from tasks.logs import forward_to_run
+
+PARTIAL = "Partial"
+
+
+@flow(name="pull-dumps-host", flow_run_name="{host}", persist_result=False)
+def pull_dumps_host(
+    host: str, config: str | None = None, *, accept_smaller: bool = False, vm: str = ""
+) -> State[DumpResult]:
+    """Dump every source of one host, prove each dump, store the tree as one archive.
+
+    Completed when everything is fresh and good. Failed with the state name `Partial` when a source failed: the archive
+    then holds its last good dump, marked stale. Without anything new there is no archive; without anything good at all
+    the run fails.
+
+    Args:
+        host: The host, by its name in `dumps.hosts`.
+        config: Path of the configuration on the host that runs this; its default is /etc/vmborg/vmborg.yaml.
+        accept_smaller: Believe dumps that are much smaller than the last ones.
+        vm: The VM whose backup this precedes, for the archive's comment.
+    """
+    forward_to_run()
+    with dump_job(host, config, accept_smaller=accept_smaller, vm=vm) as job:
+        reach(job)
+        sources = [_dump(job, source) for source in job.host.sources]
+        if not any(source.dumps for source in sources):
+            raise _nothing(job, sources)
+        manifest = keep_tree(job, sources)
+        created = archive_tree(job, manifest) if any(source.fresh for source in sources) else None
+        result = publish(job, manifest, created)
+    if result.partial:
+        return Failed(name=PARTIAL, message="; ".join(result.problems), data=result)
+    return Completed(message=f"Archive {result.archive}", data=result)
+
+
+def _dump(job: DumpJob, source: Source) -> DumpedSource:
+    """One source; whatever is wrong with it stays its own affair."""
+    run: Any = dump_source.with_options(task_run_name=source.label)
+    state: State[Any] = run(job, source, return_state=True)
+    found = state.result(raise_on_failure=False)
+    if isinstance(found, DumpedSource):
+        return found
+    if isinstance(found, VmborgError):
+        return keep_all(job, source, found)
+    if isinstance(found, Exception):
+        return keep_all(job, source, VmborgError(f"The step ended unexpectedly: {type(found).__name__}: {found}"))
+    raise found
+
+
+def _nothing(job: DumpJob, sources: list[DumpedSource]) -> DumpFailed:
+    lines = [f"{source.source}: {source.error}" for source in sources if source.error]
+    lines += [f"{source.source}: {failure.title}: {failure.error}" for source in sources for failure in source.failures]
+    return DumpFailed(
+        f"Nothing of {job.name!r} could be dumped, and there is no earlier dump.",
+        evidence="\n".join(lines) or "its sources hold nothing",
+        remedy="Mend what these lines name, then pull again.",
+    )

@@ -1,0 +1,43 @@
+"""Archives of ordinary files: dumps, which grow and shift, where a VM's images change in place.
+
+The rolling chunker of borg's default finds what is the same although it moved. A file counts as unchanged by its mtime:
+what a tree takes over from the last one is a hard link, and to link a file changes its ctime.
+"""
+
+import json
+from typing import Any
+
+from infra.borg.answers import CreateResult, CreateWatch
+from infra.borg.client import Repository
+from infra.borg.command import run_borg
+
+_CHECKPOINT_INTERVAL_S = 10 * 365 * 86400  # never, as for images
+
+
+def create_files(
+    repository: Repository, archive: str, path: str, *, comment: str, files_cache_suffix: str
+) -> CreateResult:
+    """Store everything below `path`. Raises ArchiveIncomplete for every warning, and borg's typed errors."""
+    watch = CreateWatch(None)
+    done = run_borg(
+        repository.target,
+        [
+            *("create", "--json", "--list", "--filter", "AMUCE", "--files-cache", "mtime,size,inode"),
+            *("--files-changed", "mtime", "--noflags", "--noxattrs", "--noacls"),
+            *("--compression", repository.compression, "--comment", comment),
+            *("--checkpoint-interval", str(_CHECKPOINT_INTERVAL_S)),
+            *(f"{repository.location}::{archive}", "--", path),
+        ],
+        listener=watch,
+        env={"BORG_FILES_CACHE_SUFFIX": files_cache_suffix},
+    )
+    repository.seconds += done.seconds
+    watch.require_clean()
+    stats: dict[str, Any] = json.loads(done.stdout)["archive"]["stats"]
+    return CreateResult(
+        original_size=stats["original_size"],
+        deduplicated_size=stats["deduplicated_size"],
+        seconds=done.seconds,
+        read_bytes=done.read_bytes,
+        files=watch.files,
+    )

@@ -1,0 +1,1 @@
+"""SSH to dump hosts: pinned keys, streams with deadlines, typed errors."""
