@@ -73,9 +73,7 @@ def measure(world: World, guest: Guest) -> list[Figure]:
         absolute("frozen, longest", max(run.result["frozen_ms"] for run in everything) / 1000, bound=1.0, unit="s"),
         absolute("all but borg, with a Prefect server", median(map(beside_borg, served)), bound=5.0, unit="s"),
         absolute("all but borg, embedded Prefect", median(map(beside_borg, runs)), bound=10.0, unit="s"),
-        absolute(
-            "peak memory of vmborg's process", max(run.timed.peak_mb for run in everything), bound=250.0, unit="MB"
-        ),
+        absolute("peak memory of vmborg's process", peak, bound=250.0, unit="MB"),
         speed("restore, speed against borg extract --sparse", restored, bound=0.9),
     ]
 
