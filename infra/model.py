@@ -171,7 +171,8 @@ class JournalEntry:
     was_running: bool = True  # False when the domain was paused by somebody else before
     repository: str = ""
     archive: str = ""  # the archive in the making, under its unfinished name
-    pivoting: tuple[str, ...] = ()  # disk targets whose pivot was asked for: their overlay may be stale
+    pivoting: tuple[tuple[str, int], ...] = ()  # disk targets whose pivot was asked for, and of which running domain
+    settled: tuple[str, ...] = ()  # disk targets whose overlay holds nothing that the base lacks
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,13 @@ def _holds_data(path: str) -> bool:
     return any(extent["depth"] == 0 and extent["present"] for extent in extents)
 
 
+def equals_base(overlay: Overlay, *, seconds: float) -> bool:
+    """Whether the guest would see the same on the base as on the overlay. Reads both; no guest may have them open."""
+    formats = ["-f", "qcow2", "-F", overlay.base_format]
+    argv = ["qemu-img", "compare", "-q", "-U", *formats, overlay.path, overlay.base]
+    return run(argv, timeout=seconds, check=False).returncode == 0
+
+
 def base_newer(overlay: Overlay, phase: Phase) -> bool:
     """Whether the base's file was written to after the snapshot, by somebody who is not us.
 

@@ -120,7 +120,7 @@ class _Work:
 
     def _round(self) -> bool:
         """Look, and do the most urgent step; whether there was none."""
-        steps = self._due(look(self._hypervisor, self._entry, given_up=self._failed))
+        steps = self._due(look(self._hypervisor, self._entry, given_up=self._failed, seconds=self._deadlines.commit))
         if not steps:
             return True
         first = steps[0].act
@@ -135,7 +135,7 @@ class _Work:
         return False
 
     def _due(self, view: View) -> list[Step]:
-        self._forget_pivots(view)
+        self._correct_memory(view)
         if self._resumed:
             view = replace(view, resumable=False)
         return [step for step in plan(view) if step.overlay is None or step.overlay.target not in self._failed]
@@ -160,6 +160,7 @@ class _Work:
                 self._remember(phase=Phase.PUTTING_BACK)
                 commit_offline(overlay, seconds=self._deadlines.commit)
                 self._redefine(overlay)
+                self._settle(overlay)
                 self._tell(f"{overlay.target}: committed its overlay into {overlay.base} while no guest ran on it")
             case Act.REDEFINE:
                 self._redefine(overlay)
@@ -176,13 +177,21 @@ class _Work:
 
     def _commit_live(self, overlay: Overlay) -> None:
         self._remember(phase=Phase.PUTTING_BACK)
-        commit_live(
-            self._domain(),
-            overlay,
-            deadlines=self._deadlines,
-            on_pivot=lambda: self._remember(pivoting=tuple({*self._entry.pivoting, overlay.target})),
-        )
+        domain = self._domain()
+        commit_live(domain, overlay, deadlines=self._deadlines, on_pivot=lambda: self._ask_pivot(domain, overlay))
+        self._settle(overlay)
         self._tell(f"{overlay.target}: committed its overlay into {overlay.base} and pivoted")
+
+    def _ask_pivot(self, domain: Domain, overlay: Overlay) -> None:
+        """On disk before the pivot is asked for: whoever comes after us must know that it may have happened."""
+        self._remember(pivoting=(*self._others(overlay), (overlay.target, domain.life())))
+
+    def _settle(self, overlay: Overlay) -> None:
+        """On disk before the overlay's file goes: its content is in the base."""
+        self._remember(pivoting=self._others(overlay), settled=tuple(sorted({*self._entry.settled, overlay.target})))
+
+    def _others(self, overlay: Overlay) -> tuple[tuple[str, int], ...]:
+        return tuple(asked for asked in self._entry.pivoting if asked[0] != overlay.target)
 
     def _redefine(self, overlay: Overlay) -> None:
         """Correct the definition of the next start and that of a saved state, where they name the overlay."""
@@ -202,6 +211,7 @@ class _Work:
             self._tell(f"{overlay.target}: corrected the saved state to {overlay.base}")
 
     def _unlink(self, overlay: Overlay) -> None:
+        self._settle(overlay)
         try:
             Path(overlay.path).unlink(missing_ok=True)
         except OSError as error:
@@ -246,10 +256,13 @@ class _Work:
             self._save(entry)
             self._entry = entry
 
-    def _forget_pivots(self, view: View) -> None:
-        """A pivot that was asked for has not happened if qemu writes to the overlay."""
+    def _correct_memory(self, view: View) -> None:
+        """What qemu writes to is neither pivoted nor settled, whatever happened before."""
         on_overlay = {seen.overlay.target for seen in view.overlays if seen.live is Place.OVERLAY}
-        self._remember(pivoting=tuple(target for target in self._entry.pivoting if target not in on_overlay))
+        self._remember(
+            pivoting=tuple(asked for asked in self._entry.pivoting if asked[0] not in on_overlay),
+            settled=tuple(target for target in self._entry.settled if target not in on_overlay),
+        )
 
     def _tell(self, action: str) -> None:
         self.actions.append(action)

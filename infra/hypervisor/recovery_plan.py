@@ -44,8 +44,8 @@ class Content(StrEnum):
     """What is at an overlay's path."""
 
     MISSING = "missing"
-    EMPTY = "empty"  # an image on the recorded base, and the guest wrote nothing to it
-    DATA = "data"  # the same, with what the guest wrote
+    EMPTY = "empty"  # an image on the recorded base, and it holds nothing that the base lacks
+    DATA = "data"  # an image on the recorded base, with what the guest wrote
     UNFINISHED = "unfinished"  # an image whose creation was cut off: never written to
     UNREADABLE = "unreadable"  # what it holds cannot be told
     STRANGE = "strange"  # an image on something else than the recorded base, or no file
@@ -62,7 +62,8 @@ class Seen:
     inactive: Place  # the definition of the next start, or of a saved state
     job: Job = Job.NONE
     content: Content = Content.UNSEEN
-    pivot_asked: bool = False  # some run asked for its pivot; it may have happened
+    settled: bool = False  # its content is in the base for certain
+    pivot_asked: bool = False  # some run asked for its pivot, and nobody saw whether it happened
     base_newer: bool = False  # the base was written to after the snapshot, and no commit had begun
     users: tuple[str, ...] | None = None  # domains with the overlay in any chain; None: nobody looked
     base_users: tuple[str, ...] = ()  # domains with the base in any chain
@@ -144,9 +145,7 @@ def _next(view: View, seen: Seen) -> Step | None:
 
 
 def _named_by_definition(seen: Seen) -> Step:
-    if seen.live is Place.BASE:
-        return Step(Act.REDEFINE, seen.overlay)
-    if seen.content is Content.MISSING and seen.pivot_asked:
+    if seen.live is Place.BASE or seen.settled:
         return Step(Act.REDEFINE, seen.overlay)
     if seen.content in (Content.EMPTY, Content.DATA):
         return Step(Act.COMMIT_OFFLINE, seen.overlay)
@@ -156,11 +155,10 @@ def _named_by_definition(seen: Seen) -> Step:
 def _named_by_nobody(view: View, seen: Seen) -> Step | None:
     if seen.content is Content.MISSING:
         return None
-    on_base = Place.BASE in (seen.live, seen.inactive)
     doubt = _unremovable(view, seen)
-    if not doubt and (seen.content is not Content.DATA or (on_base and seen.pivot_asked)):
+    if not doubt and (seen.content is not Content.DATA or seen.settled):
         return Step(Act.UNLINK, seen.overlay)
-    doubt = doubt or _doubt(seen, on_base=on_base)
+    doubt = doubt or _doubt(seen)
     return _refuse(seen, doubt) if doubt else Step(Act.COMMIT_OFFLINE, seen.overlay)
 
 
@@ -173,12 +171,12 @@ def _unremovable(view: View, seen: Seen) -> str:
     return f"it is used by {', '.join(seen.users)}" if seen.users else ""
 
 
-def _doubt(seen: Seen, *, on_base: bool) -> str:
+def _doubt(seen: Seen) -> str:
     """Why the data of an overlay that nobody names may be older than the base's; "" if it is the newest."""
-    if on_base:
-        return "it holds data, but the domain was moved to the base and not by us"
     if seen.pivot_asked:
         return "it holds data, but the domain ended while it was moved to the base"
+    if Place.BASE in (seen.live, seen.inactive):
+        return "it holds data, but the domain was moved to the base and not by us"
     if seen.base_users:
         return f"it holds data, but its base is used by {', '.join(seen.base_users)} without it"
     if seen.base_newer:

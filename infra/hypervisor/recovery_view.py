@@ -8,7 +8,7 @@ from infra.hypervisor import codes
 from infra.hypervisor.connection import Hypervisor
 from infra.hypervisor.domain import Domain
 from infra.hypervisor.domain_xml import ParsedDisk, ParsedDomain, parse_domain
-from infra.hypervisor.overlay_file import base_newer, content
+from infra.hypervisor.overlay_file import base_newer, content, equals_base
 from infra.hypervisor.recovery_plan import Content, Job, Place, Seen, View, place
 from infra.hypervisor.references import users_of
 from infra.model import DomainState, JournalEntry, Overlay
@@ -25,6 +25,7 @@ class Definitions:
     live: ParsedDomain | None = None
     inactive: ParsedDomain | None = None
     saved: ParsedDomain | None = None
+    life: int = -1
 
 
 def read_definitions(hypervisor: Hypervisor, uuid: str) -> Definitions:
@@ -34,7 +35,7 @@ def read_definitions(hypervisor: Hypervisor, uuid: str) -> Definitions:
         live = domain.live()
         inactive = domain.inactive() if domain.persistent() else None
         saved = domain.managed_save_xml() if inactive and not live else ""
-        return Definitions(domain, live, inactive, parse_domain(saved) if saved else None)
+        return Definitions(domain, live, inactive, parse_domain(saved) if saved else None, domain.life())
     except DomainNotFound:
         return Definitions()
 
@@ -45,15 +46,16 @@ def overlay_places(domain: Domain, overlays: Sequence[Overlay]) -> dict[str, Pla
     return {overlay.target: place(chains, overlay, complete=True) for overlay in overlays}
 
 
-def look(hypervisor: Hypervisor, entry: JournalEntry, *, given_up: Collection[str] = ()) -> View:
-    """The domain as it is now. Raises HypervisorError, ImageError.
+def look(hypervisor: Hypervisor, entry: JournalEntry, *, given_up: Collection[str] = (), seconds: float) -> View:
+    """The domain as it is now. Raises HypervisorError, ImageError, CommandTimedOut.
 
     Files are not looked at while a disk waits for its live commit, except those of `given_up`, by disk target.
+    `seconds` bound the comparison of two whole images, which only a run that died in a pivot makes necessary.
     """
     found = read_definitions(hypervisor, entry.uuid)
     seen = [_placed(found, overlay, entry) for overlay in entry.overlays]
     if not any(each.live is Place.OVERLAY and each.overlay.target not in given_up for each in seen):
-        seen = [each if each.live in _ON_OVERLAY else replace(each, content=content(each.overlay)) for each in seen]
+        seen = [each if each.live in _ON_OVERLAY else _with_content(each, seconds) for each in seen]
     if any(each.content in _LEFT for each in seen):
         # Reading every domain of the host is for those that are about to lose a file.
         users = users_of(hypervisor, {path for each in entry.overlays for path in (each.path, each.base)})
@@ -61,8 +63,18 @@ def look(hypervisor: Hypervisor, entry: JournalEntry, *, given_up: Collection[st
     return View(phase=entry.phase, overlays=tuple(seen), resumable=entry.was_running and _stopped_by_io(found.domain))
 
 
+def _with_content(seen: Seen, seconds: float) -> Seen:
+    held = content(seen.overlay)
+    in_doubt = seen.pivot_asked and seen.live is Place.NONE and seen.inactive is not Place.OVERLAY
+    if held is Content.DATA and in_doubt and equals_base(seen.overlay, seconds=seconds):
+        held = Content.EMPTY
+    return replace(seen, content=held)
+
+
 def _placed(found: Definitions, overlay: Overlay, entry: JournalEntry) -> Seen:
     live = place(_chains(found.live), overlay, complete=True)
+    asked = dict(entry.pivoting).get(overlay.target)
+    pivoted = live is Place.BASE and asked == found.life  # the same qemu that was asked
     resting = [place(_chains(each), overlay, complete=False) for each in (found.inactive, found.saved)]
     return Seen(
         overlay,
@@ -70,7 +82,8 @@ def _placed(found: Definitions, overlay: Overlay, entry: JournalEntry) -> Seen:
         # A saved state that stands on the overlay keeps it as a definition does.
         inactive=next((each for each in (Place.STRANGE, Place.OVERLAY, Place.BASE) if each in resting), Place.NONE),
         job=_job(found, overlay) if live is Place.OVERLAY else Job.NONE,
-        pivot_asked=overlay.target in entry.pivoting and live is not Place.OVERLAY,
+        settled=live is not Place.OVERLAY and (pivoted or overlay.target in entry.settled),
+        pivot_asked=live is not Place.OVERLAY and asked is not None and not pivoted,
     )
 
 

@@ -19,10 +19,10 @@ from tests.integration.own_libvirtd import own_libvirtd
 
 pytestmark = pytest.mark.integration
 
-LIVE_MOMENTS = 7
-"""Two disks: phase; pivot asked, put back, twice; two files removed."""
-OFF_MOMENTS = 7
-"""Two disks: phase; definition, commit, twice; two files removed."""
+LIVE_MOMENTS = 9
+"""Two disks: phase; pivot asked, settled, told, twice; two files removed."""
+OFF_MOMENTS = 9
+"""Two disks: phase; definition, settled, told, twice; two files removed."""
 
 
 @pytest.fixture

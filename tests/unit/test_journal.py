@@ -35,7 +35,8 @@ ENTRY = JournalEntry(
     freeze=True,
     repository="main",
     archive="vm.x@y.unfinished",
-    pivoting=("vda",),
+    pivoting=(("vda", 17),),
+    settled=("vdb",),
 )
 Edit = Callable[[dict], None]
 

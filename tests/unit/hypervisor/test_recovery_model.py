@@ -35,22 +35,28 @@ class World:
     inactive: Place = Place.BASE  # NONE: transient or undefined
     copied: bool = False  # a block job of ours, ready
     base_written: bool = False  # by a guest, after the snapshot
+    life: int = 1  # a number for each start
 
-    def content(self) -> Content:
+    def content(self, *, in_doubt: bool) -> Content:
         """What the overlay's file is like."""
         if not self.exists:
             return Content.MISSING
-        return Content.EMPTY if self.overlay is None else Content.DATA
+        same = in_doubt and self.live is Place.NONE and self.inactive is not Place.OVERLAY and self.overlay == self.base
+        return Content.EMPTY if self.overlay is None or same else Content.DATA
 
     def view(self, entry: JournalEntry) -> View:
         """What the recovery sees."""
+        asked = dict(entry.pivoting).get("vda")
+        pivoted = self.live is Place.BASE and asked == self.life
+        in_doubt = self.live is not Place.OVERLAY and asked is not None and not pivoted
         seen = Seen(
             OVERLAY,
             self.live,
             self.inactive,
             Job.OURS if self.copied else Job.NONE,
-            self.content(),
-            pivot_asked=bool(entry.pivoting) and self.live is not Place.OVERLAY,
+            self.content(in_doubt=in_doubt),
+            settled=self.live is not Place.OVERLAY and (pivoted or bool(entry.settled)),
+            pivot_asked=in_doubt,
             base_newer=self.base_written and entry.phase is not Phase.PUTTING_BACK,
             users=(),
         )
@@ -76,7 +82,7 @@ class Recovery:
         for _ in range(ROUNDS):
             view = self.world.view(self.entry)
             if self.world.live is Place.OVERLAY:
-                self.entry = replace(self.entry, pivoting=())
+                self.entry = replace(self.entry, pivoting=(), settled=())
             steps = plan(view)
             if not steps or steps[0].act is Act.REFUSE:
                 return list(steps)
@@ -96,6 +102,8 @@ class Recovery:
                 self.redefine()
             case Act.UNLINK:
                 assert Place.OVERLAY not in (world.live, world.inactive)
+                self.settle()
+                self.deed()
                 world.exists, world.overlay = False, None
             case _:
                 raise AssertionError(act)
@@ -109,11 +117,17 @@ class Recovery:
         self.copy()
         world.copied = True
         self.deed()
-        self.entry = replace(self.entry, pivoting=("vda",))
+        self.entry = replace(self.entry, pivoting=(("vda", world.life),))
         self.deed()
         self.copy()
         world.copied, world.live = False, Place.BASE
         self.redefine()
+        self.deed()
+        self.settle()
+
+    def settle(self) -> None:
+        """The journal says that the base holds everything."""
+        self.entry = replace(self.entry, pivoting=(), settled=("vda",))
 
     def commit_offline(self) -> None:
         """qemu-img empties the overlay at the end."""
@@ -126,6 +140,8 @@ class Recovery:
         self.world.overlay = None
         self.deed()
         self.redefine()
+        self.deed()
+        self.settle()
 
     def copy(self) -> None:
         """The overlay's content goes into the base."""
@@ -174,7 +190,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def pull_the_plug(self) -> None:
         """The guest ends; so does its job."""
-        self.meddled |= self.world.inactive is Place.NONE and bool(self.entry.pivoting)
+        self.meddled |= bool(self.entry.pivoting)  # nobody saw whether the pivot happened, and its qemu is gone
         self.world.live, self.world.copied = Place.NONE, False
 
     @precondition(lambda self: self.world.live is Place.NONE and self.world.inactive is not Place.NONE)
@@ -183,6 +199,7 @@ class Life(RuleBasedStateMachine):
         """A persistent domain starts on what its definition names, if that is there."""
         if self.world.inactive is Place.BASE or self.world.exists:
             self.world.live = self.world.inactive
+            self.world.life += 1
 
     @precondition(lambda self: self.world.live is Place.NONE and self.entry.phase is not Phase.PUTTING_BACK)
     @rule()
@@ -191,6 +208,7 @@ class Life(RuleBasedStateMachine):
         if self.world.inactive is Place.NONE:
             self.meddled |= self.world.overlay is not None
             self.world.live = Place.BASE
+            self.world.life += 1
 
     @rule()
     def undefine(self) -> None:
@@ -209,7 +227,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def redefine_from_xml_of_the_window(self) -> None:
         """An administrator defines what he dumped in mid-backup; the overlay is gone already."""
-        if self.entry.pivoting:
+        if self.entry.settled:
             self.world.inactive = Place.OVERLAY
 
     @rule(deeds=st.integers(0, 9))

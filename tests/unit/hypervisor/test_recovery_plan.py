@@ -14,7 +14,7 @@ OTHER = Overlay("vdb", "/i/b.raw", ImageKind.FILE, "raw", "/i/b.vmborg.qcow2")
 
 def seen(live: Place, inactive: Place, content: Content = Content.DATA, **more: object) -> Seen:
     """A looked-at overlay that no other domain uses."""
-    return replace(Seen(OVERLAY, live, inactive, content=content, users=()), **more)  # type: ignore[arg-type]
+    return replace(Seen(OVERLAY, live, inactive, content=content, users=()), **more)
 
 
 def acts(*overlays: Seen, phase: Phase = Phase.SNAPSHOTTED, resumable: bool = False) -> list[Act]:
@@ -31,20 +31,27 @@ CASES = {
     "somebody's job": (seen(LIVE, LIVE, job=Job.FOREIGN), [Act.WAIT]),
     "somebody's snapshot on it": (seen(STRANGE, STRANGE), [Act.REFUSE]),
     "pivoted, the definition is behind": (seen(BASE, LIVE), [Act.REDEFINE]),
-    "pivoted by a dead run": (seen(BASE, BASE, pivot_asked=True), [Act.UNLINK]),
+    "pivoted by a dead run": (seen(BASE, BASE, settled=True), [Act.UNLINK]),
+    "pivoted perhaps, started anew": (seen(BASE, BASE, pivot_asked=True), [Act.REFUSE]),
     "pivoted by somebody else": (seen(BASE, BASE), [Act.REFUSE]),
     "off on it": (seen(NONE, LIVE), [Act.COMMIT_OFFLINE]),
     "off on it, pivot asked and not done": (seen(NONE, LIVE, pivot_asked=True), [Act.COMMIT_OFFLINE]),
     "off on it, the file is gone": (seen(NONE, LIVE, Content.MISSING), [Act.REFUSE]),
-    "off, put back, defined anew from old XML": (seen(NONE, LIVE, Content.MISSING, pivot_asked=True), [Act.REDEFINE]),
+    "off, put back, defined anew from the window's XML": (
+        seen(NONE, LIVE, Content.MISSING, settled=True),
+        [Act.REDEFINE],
+    ),
+    "off, pivoted, the definition lost with the power": (seen(NONE, LIVE, settled=True), [Act.REDEFINE]),
     "off on it, another process has it": (seen(NONE, LIVE, Content.IN_USE), [Act.REFUSE]),
     "off, committed, not yet defined": (seen(NONE, LIVE, Content.EMPTY), [Act.COMMIT_OFFLINE]),
     "off, put back, the file left": (seen(NONE, BASE, Content.EMPTY), [Act.UNLINK]),
-    "off, pivoted before": (seen(NONE, BASE, pivot_asked=True), [Act.UNLINK]),
+    "off, pivoted before": (seen(NONE, BASE, settled=True), [Act.UNLINK]),
+    "off, pivoted perhaps": (seen(NONE, BASE, pivot_asked=True), [Act.REFUSE]),
     "off, defined anew to the base": (seen(NONE, BASE), [Act.REFUSE]),
     "off, another image over it": (seen(NONE, STRANGE), [Act.REFUSE]),
     "gone": (seen(NONE, NONE), [Act.COMMIT_OFFLINE]),
     "gone, never written": (seen(NONE, NONE, Content.EMPTY), [Act.UNLINK]),
+    "gone after its pivot": (seen(NONE, NONE, settled=True), [Act.UNLINK]),
     "gone while it was pivoted": (seen(NONE, NONE, pivot_asked=True), [Act.REFUSE]),
     "gone, its base is used": (seen(NONE, NONE, base_users=("x",)), [Act.REFUSE]),
     "gone, its base was written to": (seen(NONE, NONE, base_newer=True), [Act.REFUSE]),
@@ -87,9 +94,9 @@ def test_a_guest_is_not_resumed_on_an_overlay(live: Place) -> None:
 
 
 ALL = [
-    Seen(OVERLAY, live, inactive, job, content, pivot_asked=asked, base_newer=newer, users=users, base_users=base_users)
-    for live, inactive, job, content, asked, newer, users, base_users in product(
-        Place, Place, Job, Content, (False, True), (False, True), (None, (), ("x",)), ((), ("x",))
+    Seen(OVERLAY, live, inactive, job, content, settled, asked, newer, users, base_users)
+    for live, inactive, job, content, settled, asked, newer, users, base_users in product(
+        Place, Place, Job, Content, (False, True), (False, True), (False, True), (None, (), ("x",)), ((), ("x",))
     )
 ]
 
@@ -104,12 +111,13 @@ def test_no_state_at_all_breaks_the_invariants(phase: Phase) -> None:
                 assert OVERLAY.path
                 assert LIVE not in (state.live, state.inactive)
                 assert state.content in (Content.EMPTY, Content.UNFINISHED) or (
-                    state.content is Content.DATA and state.pivot_asked and BASE in (state.live, state.inactive)
+                    state.content is Content.DATA and state.settled
                 )
             if step.act is Act.COMMIT_OFFLINE:
                 assert state.live is not LIVE
                 assert state.live is not BASE
                 assert state.content in (Content.EMPTY, Content.DATA)
+                assert not state.settled
                 assert state.inactive is LIVE or not (state.pivot_asked or state.base_newer or state.base_users)
             if STRANGE is state.live:
                 assert step.act is Act.REFUSE
