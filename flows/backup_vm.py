@@ -1,5 +1,6 @@
 """Back up one VM, live and consistent, into one complete archive."""
 
+from dataclasses import replace
 from typing import Any
 
 from prefect import flow
@@ -7,6 +8,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 from prefect.states import Completed, Failed
 
+from flows.pull_dumps_host import pull_dumps_host
 from infra.errors import DomainStateChanged
 from tasks.archives import ArchiveFigures, create_archive, verify_archive
 from tasks.domains import (
@@ -17,6 +19,8 @@ from tasks.domains import (
     put_back_whatever_happens,
     recover_leftovers,
 )
+from tasks.dumps.archive import DumpResult
+from tasks.dumps.hosts import hosts_before
 from tasks.hooks import put_back_after
 from tasks.job import BackupJob, backup_job
 from tasks.logs import forward_to_run
@@ -41,7 +45,8 @@ def backup_vm(vm: str, config: str | None = None) -> State[BackupResult]:
     """Back up one VM: inspect, recover, preflight, snapshot, create, pivot, verify.
 
     The run ends Completed with a complete archive, or Failed with the state name `Partial` when the archive is good
-    but a writable disk is neither in it nor excluded by the configuration, or Failed. Whatever happens after the
+    but a writable disk is neither in it nor excluded by the configuration, or a dump that should precede it failed; or
+    Failed. Whatever happens after the
     snapshot, the VM is put back on its own disks before the run ends.
 
     Args:
@@ -49,13 +54,33 @@ def backup_vm(vm: str, config: str | None = None) -> State[BackupResult]:
         config: Path of the configuration on the host that runs this; its default is /etc/vmborg/vmborg.yaml.
     """
     forward_to_run()
-    with backup_job(vm, config) as job:
-        recovery = recover_leftovers(job)
+    with backup_job(vm, config) as locked:
+        recovery = recover_leftovers(locked)
+        job = _dump_first(locked, config)
         point, figures = _archive(job)
         result = publish(job, point, figures, recovery.actions if recovery else ())
     if result.partial:
-        return Failed(name=PARTIAL, message=f"Not covered: {'; '.join(result.uncovered)}", data=result)
+        lines = [f"Not covered: {disk}" for disk in result.uncovered]
+        lines += [f"Not dumped: {problem}" for problem in result.dump_problems]
+        return Failed(name=PARTIAL, message="; ".join(lines), data=result)
     return Completed(message=f"Archive {result.archive}", data=result)
+
+
+def _dump_first(job: BackupJob, config: str | None) -> BackupJob:
+    """Pull the dump hosts that precede this VM's backup. What fails there makes the run partial and stops nothing."""
+    names: list[str] = []
+    problems: list[str] = []
+    for host in hosts_before(job.config, name=job.name, uuid=job.uuid):
+        state: State[Any] = pull_dumps_host(host, config, vm=job.name, return_state=True)
+        found = state.result(raise_on_failure=False)
+        if isinstance(found, DumpResult):
+            names += [found.archive] if found.archive else []
+            problems += [f"{host}: {problem}" for problem in found.problems]
+        elif isinstance(found, Exception):
+            problems.append(f"{host}: {found}".splitlines()[0])
+        else:
+            raise found
+    return replace(job, dumps=tuple(names), dump_problems=tuple(problems))
 
 
 def _archive(job: BackupJob) -> tuple[FrozenPoint, ArchiveFigures]:

@@ -126,6 +126,7 @@ def _comment(job: BackupJob, point: FrozenPoint) -> dict[str, str]:
         "disks": ",".join(f"{disk.target}:{disk.base.virtual_size}" for disk in point.facts.covered),
         "uncovered": ",".join(disk.target for disk in point.facts.uncovered),
         "layout": "image",
+        **({"dumps": " ".join(job.dumps)} if job.dumps else {}),
     }
 
 

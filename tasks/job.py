@@ -35,6 +35,8 @@ class BackupJob:
     started: datetime
     uuid: str
     name: str
+    dumps: tuple[str, ...] = ()  # archives of dumps taken just before, of the same recovery point
+    dump_problems: tuple[str, ...] = ()  # what failed of those that were wanted
 
     @property
     def archive(self) -> str:

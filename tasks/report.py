@@ -37,11 +37,13 @@ class BackupResult:
     disks: tuple[dict[str, Any], ...]
     uncovered: tuple[str, ...]
     recovered: tuple[str, ...]  # what an earlier run's leftovers needed
+    dumps: tuple[str, ...] = ()  # archives of dumps of the same recovery point
+    dump_problems: tuple[str, ...] = ()
 
     @property
     def partial(self) -> bool:
-        """Whether a writable disk is missing that nobody excluded."""
-        return bool(self.uncovered)
+        """Whether a writable disk is missing that nobody excluded, or a dump that was to precede it."""
+        return bool(self.uncovered or self.dump_problems)
 
 
 @step("report")
@@ -62,6 +64,8 @@ def publish(job: BackupJob, point: FrozenPoint, figures: ArchiveFigures, recover
         disks=tuple(asdict(disk) for disk in figures.disks),
         uncovered=tuple(f"{disk.target}: {disk.reason}" for disk in point.facts.uncovered),
         recovered=recovered,
+        dumps=job.dumps,
+        dump_problems=job.dump_problems,
     )
     create_table_artifact(
         key=f"backup-result-{job.uuid}",
@@ -97,6 +101,8 @@ def _describe(result: BackupResult) -> str:
         f"Consistency: {result.consistency} ({result.consistency_reason}).",
     ]
     lines += [f"**Not covered:** {disk}" for disk in result.uncovered]
+    lines += [f"Dumped just before: `{archive}`" for archive in result.dumps]
+    lines += [f"**Not dumped:** {problem}" for problem in result.dump_problems]
     lines += [f"Recovered first: {action}" for action in result.recovered]
     return "\n\n".join(lines)
 

@@ -120,6 +120,8 @@ def _print(context: Context, outcomes: Sequence[Outcome]) -> None:
     for result in done:
         for disk in result.uncovered:
             context.output.note(f"{result.vm}: not covered: {disk}")
+        for problem in result.dump_problems:
+            context.output.note(f"{result.vm}: not dumped: {problem}")
         for action in result.recovered:
             context.output.note(f"{result.vm}: recovered first: {action}")
 

@@ -3,6 +3,7 @@
 Source: redis 7.0, src/rdb.c (RDB_OPCODE_EOF, rdbchecksum) and src/crc64.c (Jones' polynomial, reflected).
 """
 
+import re
 import struct
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from infra.errors import DumpIncomplete
 _POLYNOMIAL = 0x95AC9329AC4BC9B5  # 0xAD93D23594C935A9 with its bits reversed
 _END = 0xFF
 _FOOTER = 9  # the end mark and eight bytes of checksum
+_MARK = re.compile(rb"[0-9a-f]{40}")
+"""A server that replicates without a disk ends its stream with this, and `redis-cli --rdb -` cannot take back what it
+has written (src/redis-cli.c: it cuts it off files only). A server that loads the file does not read so far."""
 _BLOCK = 1 << 20
 
 
@@ -57,6 +61,9 @@ def require_whole(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(5) != b"REDIS":
             raise _broken("it does not begin with REDIS")
+        file.seek(max(0, size - 40))
+        if _MARK.fullmatch(file.read(40)):
+            size -= 40
         file.seek(max(0, size - _FOOTER))
         footer = file.read(_FOOTER)
         if len(footer) < _FOOTER or footer[0] != _END:

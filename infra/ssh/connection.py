@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import paramiko
 
@@ -98,6 +99,7 @@ def _start(endpoint: Endpoint, closing: ExitStack) -> paramiko.Transport:
         options.key_types = sorted(options.key_types, key=lambda name: kind not in name)
     try:
         transport.start_client(timeout=endpoint.connect_timeout)
+        transport.get_remote_server_key()  # start_client returns in silence when its time is over
     except (OSError, paramiko.SSHException, EOFError) as error:
         raise _unreachable(endpoint, error) from error
     return transport
@@ -150,8 +152,9 @@ def _log_in(transport: paramiko.Transport, endpoint: Endpoint) -> None:
 def _keys(endpoint: Endpoint) -> Iterable[paramiko.PKey]:
     if endpoint.key is None:
         return paramiko.Agent().get_keys()
+    secret: Any = endpoint.passphrase.encode() if endpoint.passphrase is not None else None
     try:
-        return [paramiko.PKey.from_path(endpoint.key, endpoint.passphrase)]
+        return [paramiko.PKey.from_path(endpoint.key, secret)]
     except Exception as error:  # many kinds, some of cryptography's own, for a file that is no key
         raise LoginRefused(
             f"The SSH key for {endpoint.name!r} cannot be used.",

@@ -26,6 +26,11 @@ def find_host(config: Config, name: str) -> DumpHost:
     return found
 
 
+def hosts_before(config: Config, *, name: str, uuid: str) -> list[str]:
+    """The dump hosts that are pulled before each backup of this VM."""
+    return [each for each, host in config.dumps.hosts.items() if host.before_vm_backup and host.vm in {name, uuid}]
+
+
 def pin_path(config: Config, name: str, *, jump: bool = False) -> Path:
     """Where the pinned host key of a dump host is, or of the jump host before it."""
     return config.state.dumps / name / ("jump_host_key" if jump else "host_key")

@@ -230,7 +230,7 @@ def _failure(unit: Unit, error: VmborgError) -> Failure:
 def one_line(error: VmborgError) -> str:
     """What failed and the last of its evidence, for a manifest and a table."""
     lines = [line.strip() for line in error.evidence.splitlines() if line.strip()]
-    return f"{error.brief} {lines[-1] if lines else ''}".strip()[:500]
+    return f"{error.brief} {'; '.join(lines[-3:])}".strip()[:500]
 
 
 def keep_last(job: DumpJob, source: Source, failure: Failure) -> list[Dump]:

@@ -9,6 +9,8 @@ from typing import Any
 from infra.borg.client import Repository
 from infra.config.load import load
 from infra.dumps.manifest import DumpManifest, read
+from tasks.dumps.trust import pin, shown_keys
+from tasks.job import load_config
 from tasks.repositories import open_repository
 from tests.integration.dumps.servers import Sshd
 from tests.integration.vmborg import Call, vmborg
@@ -26,13 +28,13 @@ class Place:
 
     @classmethod
     def make(cls, root: Path, ssh: Sshd) -> "Place":
-        """Configure, make the repository, and trust the server."""
+        """Configure, and trust the server."""
         place = cls(root, ssh)
         (root / "secret").touch(mode=0o600)
         (root / "secret").write_text(SECRET)
         place.configure([{"kind": "command", "command": "echo nothing"}])
-        assert place.run("init").code == 0
-        place.trust()
+        for shown in shown_keys(load_config(str(place.config)), "db"):
+            pin(shown)
         return place
 
     @property
@@ -88,13 +90,14 @@ class Place:
         assert SECRET not in call.stdout + call.stderr
         return call
 
-    def trust(self, host: str = "db") -> None:
-        """Pin the key that the server shows."""
-        call = self.run("dumps", "trust", host, "--yes")
-        assert call.code == 0, call.stderr
+    def initialise(self) -> None:
+        """Make the repository unless it is there."""
+        if not (self.root / "repository").exists():
+            self.repository.init()
 
     def pull(self, *options: str, expect: int = 0, timeout: float = 180) -> dict[str, Any]:
-        """Pull the host; return its entry of the document."""
+        """Pull the host into the repository, which is made if it is missing; return its entry of the document."""
+        self.initialise()
         call = self.run("--json", "dumps", "pull", "db", *options, timeout=timeout)
         assert call.code == expect, f"exit code {call.code}\n{call.stdout}\n{call.stderr}"
         entry: dict[str, Any] = call.document["pulls"][0]
