@@ -125,7 +125,11 @@ class _Fetching:
             self._dumps.append(last.model_copy(update=fresh))
             return
         try:
-            self._dumps.append(self._fetch(remote, local, found))
+            dump = self._fetch(remote, local, found)
+            now = self._client.lstat(remote)
+            if (now.st_size, now.st_mtime) != (found.st_size, found.st_mtime):  # it was written to meanwhile
+                dump = self._fetch(remote, local, now)
+            self._dumps.append(dump)
         except FileNotFoundError:
             return
         except OSError as error:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from infra.dumps.manifest import DumpedSource
 from infra.errors import VmborgError
-from tasks.dumps.archive import keep_tree
+from tasks.dumps.archive import archive_tree, keep_tree
 from tasks.dumps.job import DumpJob, dump_job
 from tasks.dumps.sources import dump_source, keep_all, reach
 from tests.integration.dumps.place import Place
@@ -16,6 +16,17 @@ def job_of(place: Place, *, accept_smaller: bool = False) -> Generator[DumpJob]:
     """A pull of the host `db`, begun."""
     with dump_job("db", str(place.config), accept_smaller=accept_smaller) as job:
         yield job
+
+
+def store(place: Place) -> str:
+    """Dump every source, keep the tree and store it, as the flow does; everything must be good. The archive's name."""
+    place.initialise()
+    with job_of(place) as job:
+        reach.fn(job)
+        done = [dump_source.fn(job, source) for source in job.host.sources]
+        assert all(source.good for source in done), done
+        archive_tree.fn(job, keep_tree.fn(job, done))
+        return job.archive
 
 
 def take(place: Place, *, accept_smaller: bool = False) -> list[DumpedSource]:

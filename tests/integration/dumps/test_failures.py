@@ -16,7 +16,7 @@ from tasks.job import load_config
 from tests.guests import wait_for
 from tests.integration.dumps.place import Place
 from tests.integration.dumps.servers import Maria, Postgres, Sshd, postgres, sshd
-from tests.integration.dumps.taking import take
+from tests.integration.dumps.taking import store, take
 
 pytestmark = pytest.mark.integration
 
@@ -208,7 +208,7 @@ def test_a_full_disk_is_told_and_leaves_the_last_dump(place: Place) -> None:
 def test_what_comes_out_of_an_archive_is_compared(place: Place, tmp_path: Path) -> None:
     """A dump whose checksum is not the manifest's is not restored, and leaves no file."""
     place.configure([{"kind": "command", "command": "echo whole"}])
-    place.pull()
+    store(place)
     opened = open_archive(load_config(str(place.config)), "db", None)
     dump = opened.manifest.sources[0].dumps[0]
     assert dump.role is Role.DUMP

@@ -17,7 +17,7 @@ from infra.errors import ConnectionLost, DumpBusy
 from tasks.dumps.sources import dump_source
 from tests.guests import wait_for
 from tests.integration.dumps.place import Place
-from tests.integration.dumps.taking import job_of, take
+from tests.integration.dumps.taking import job_of, store, take
 
 pytestmark = pytest.mark.integration
 
@@ -77,7 +77,7 @@ def test_two_pulls_of_one_host_exclude_each_other(place: Place) -> None:
 def test_a_clock_that_jumped_changes_nothing(place: Place) -> None:
     """After a last pull from the future everything is pulled, compared and archived as ever; status tells."""
     place.configure([{"kind": "command", "command": "echo whole"}, {"kind": "files", "paths": [str(place.ssh.root)]}])
-    place.pull()
+    store(place)
     manifest = place.manifest()
     later = manifest.started + timedelta(days=400)
     dumps = [
@@ -87,7 +87,7 @@ def test_a_clock_that_jumped_changes_nothing(place: Place) -> None:
     future = manifest.model_copy(update={"started": later, "sources": tuple(dumps)})
     (place.latest / "manifest.json").write_text(render(future))
     wait_for(lambda: int(time.time()) > manifest.started.timestamp(), timeout=5, what="another second")
-    assert place.pull()["state"] == "complete"
+    store(place)
     assert place.manifest().started < later
     assert place.manifest().good
 
@@ -106,7 +106,7 @@ def test_a_killed_pull_leaves_no_archive(place: Place) -> None:
         parent.send_signal(signal.SIGKILL)
         assert pulling.result().code == -signal.SIGKILL
     place.configure([{"kind": "command", "command": "echo small", "floor": 0}])
-    assert place.pull()["state"] == "complete"
+    store(place)
     assert [name for name in place.archives() if name.endswith(".unfinished")] == []
     assert len(list((place.state / "dumps" / "db").glob("tree.*"))) == 1
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.borg.client import Repository
+from tests.guests import wait_for
 from tests.integration.dumps.place import Place
 from tests.integration.dumps.servers import redis
-from tests.integration.dumps.taking import take
+from tests.integration.dumps.taking import store, take
 
 pytestmark = pytest.mark.integration
 
@@ -27,8 +27,7 @@ def test_sqlite_is_copied_while_it_is_written_to(place: Place, tmp_path: Path) -
         writer.execute("BEGIN")
         writer.execute("INSERT INTO t VALUES (3)")
         place.configure([{"kind": "sqlite", "name": "grafana", "path": str(path)}])
-        entry = place.pull()
-        assert entry["state"] == "complete"
+        store(place)
         writer.commit()
         with closing(sqlite3.connect(place.latest / "grafana.sqlite")) as copy:
             assert copy.execute("SELECT count(*) FROM t").fetchone() == (2,)
@@ -71,7 +70,7 @@ def test_redis_comes_back_from_its_rdb_file(place: Place, folder: Path, tmp_path
             server.cli("MSET", *(word for n in range(start, start + 500) for word in (f"key {n}", str(n) * 9)))
         server.cli("SET", "ünï", "code")
         place.configure([server.source], passwords={"redis": {"file": str(secret)}})
-        place.pull()
+        store(place)
         keys = server.cli("DBSIZE").stdout
         secret.write_text("wrong")
         (source,) = take(place)
@@ -90,7 +89,7 @@ def test_a_command_goes_both_ways(place: Place, tmp_path: Path) -> None:
     place.configure(
         [{"kind": "command", "name": "etcd", "command": "printf 'a\\0b\\nEND'", "restore": f"cat > {back}"}]
     )
-    place.pull()
+    archive = store(place)
     assert place.run("dumps", "restore", "db", "etcd", "--to", target).code == 0
     assert place.run("dumps", "restore", "db", "etcd", "--into", "--yes").code == 0
     assert target.read_bytes() == back.read_bytes() == b"a\0b\nEND"
@@ -98,7 +97,7 @@ def test_a_command_goes_both_ways(place: Place, tmp_path: Path) -> None:
     assert (again.code, again.document["error"]["type"]) == (1, "TargetExists")
     unasked = place.run("dumps", "restore", "db", "etcd", "--into")
     assert unasked.code == 1
-    shown = place.run("--json", "dumps", "list", "db", "--archive", place.archives()[0]).document
+    shown = place.run("--json", "dumps", "list", "db", "--archive", archive).document
     assert shown["sources"][0]["source"] == "etcd"
 
 
@@ -143,7 +142,7 @@ def test_files_are_fetched_once(place: Place, tree: Path) -> None:
 def test_files_come_back_and_missing_ones_are_told(place: Place, tree: Path, tmp_path: Path) -> None:
     """An archive's files are restored into a new folder; a path that is gone keeps its last files, marked stale."""
     place.configure([{"kind": "files", "name": "conf", "paths": [str(tree)]}])
-    place.pull()
+    store(place)
     target = tmp_path / "restored"
     call = place.run("dumps", "restore", "db", "conf", "--to", target)
     assert call.code == 0, call.stderr
@@ -160,10 +159,10 @@ def test_files_come_back_and_missing_ones_are_told(place: Place, tree: Path, tmp
 def test_what_was_stored_is_what_was_dumped(place: Place, tree: Path) -> None:
     """borg stores the tree under `dumps/`, and a second archive of unchanged files stores next to nothing."""
     place.configure([{"kind": "files", "name": "conf", "paths": [str(tree)]}])
-    place.pull()
-    repository: Repository = place.repository
-    items = {item.path: item.size for item in repository.items(place.archives()[0])}
+    first = store(place)
+    items = {item.path: item.size for item in place.repository.items(first)}
     assert items[f"dumps/conf/{str(tree).lstrip('/')}/big"] == 3_000_000
     assert "dumps/manifest.json" in items
-    entry = place.pull()
-    assert entry["result"]["stored"] < 100_000
+    before = place.repository.info().stored
+    wait_for(lambda: store(place) != first, timeout=20, what="an archive of another second")
+    assert place.repository.info().stored - before < 100_000

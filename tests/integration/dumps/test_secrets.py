@@ -9,6 +9,7 @@ import pytest
 
 from tests.integration.dumps.place import Place
 from tests.integration.dumps.servers import Maria, Postgres
+from tests.integration.dumps.taking import store
 
 pytestmark = pytest.mark.integration
 
@@ -78,7 +79,7 @@ def test_passwords_appear_nowhere(place: Place, pg: Postgres, maria: Maria, secr
 def test_the_state_of_dumps_is_for_root_alone(place: Place) -> None:
     """No other user can enter the folder of the dumps, and the pinned key is root's."""
     place.configure([{"kind": "command", "command": "echo secret rows"}])
-    place.pull()
+    store(place)
     assert place.state.stat().st_mode & 0o077 == 0
     assert (place.state / "dumps" / "db").stat().st_mode & 0o077 == 0
     assert (place.state / "dumps" / "db" / "host_key").stat().st_mode & 0o077 == 0
