@@ -85,7 +85,7 @@ def test_a_server_killed_in_the_middle_keeps_the_last_good_dump(place: Place, fo
         before = place.manifest().sources[0].dumps
         with ThreadPoolExecutor(1) as pool:
             pulling = pool.submit(place.run, "--json", "dumps", "pull", "db")
-            dumper = wait_for(lambda: _dumping(place, 1_000_000), timeout=60, what="pg_dump", interval=0.002)
+            dumper = wait_for(lambda: _dumping(place, 1_000_000), timeout=180, what="pg_dump", interval=0.002)
             pg.kill()
             dumper.resume()
             call = pulling.result()

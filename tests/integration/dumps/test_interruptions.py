@@ -99,7 +99,7 @@ def test_a_killed_pull_leaves_no_archive(place: Place) -> None:
     argv = ["dumps", "pull", "db"]
     with ThreadPoolExecutor(1) as pool:
         pulling = pool.submit(place.run, *argv)
-        creating = wait_for(lambda: _borg_create(place), timeout=60, what="borg create", interval=0.005)
+        creating = wait_for(lambda: _borg_create(place), timeout=180, what="borg create", interval=0.005)
         creating.suspend()
         parent = creating.parent()
         assert parent is not None
