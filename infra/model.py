@@ -172,6 +172,7 @@ class JournalEntry:
     repository: str = ""
     archive: str = ""  # the archive in the making, under its unfinished name
     pivoting: tuple[tuple[str, int], ...] = ()  # disk targets whose pivot was asked for, and of which running domain
+    paused: bool = False  # we may have paused the guest, so that a commit gets ready
     settled: tuple[str, ...] = ()  # disk targets whose overlay holds nothing that the base lacks
 
 

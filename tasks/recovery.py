@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from infra.config.models import Config
 from infra.errors import BorgError, DomainBusy, VmborgError
+from infra.hypervisor.commit_live import Deadlines
 from infra.hypervisor.connection import Hypervisor
 from infra.hypervisor.put_back import put_back
 from infra.journal.locks import domain_lock
@@ -39,8 +40,7 @@ def close_run(config: Config, hypervisor: Hypervisor, journal: Journal, entry: J
     report = put_back(
         hypervisor,
         entry,
-        commit_deadline=policy.commit_deadline,
-        pivot_deadline=policy.pivot_deadline,
+        deadlines=Deadlines(policy.commit_deadline, policy.pivot_deadline, policy.commit_pause),
         on_action=lambda action: logger.info("%s: %s", entry.name, action),
         save=journal.write,
     )

@@ -23,6 +23,7 @@ from infra.config.fields import (
     Compression,
     Duration,
     Location,
+    Pause,
     RepositoryName,
     Reserved,
     Seconds,
@@ -194,6 +195,11 @@ class VmPolicy(Section):
     )
     commit_deadline: Seconds = Field(default=3600, description="How long the block commit of one disk may take.")
     pivot_deadline: Seconds = Field(default=60, description="How long the pivot of one disk is tried.")
+    commit_pause: Pause = Field(
+        default=10,
+        description="When one of these two has passed, the guest is paused so long, at most twice, for the rest to be "
+        "copied; 0: never.",
+    )
     min_free: Size = Field(
         default=ByteSize(1024**3),
         description="Kept free on the file system of every overlay: the copy is given up before it is used.",

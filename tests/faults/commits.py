@@ -1,0 +1,60 @@
+"""Holding a run in the middle of its pivot step: a block commit that is as slow as the test wants it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from infra.hypervisor.connection import Hypervisor
+from tests.faults.rig import MIB, Rig
+from tests.guests import virsh, wait_for
+
+LOAD = "/data/vda/load"
+
+
+def load(rig: Rig, mebibytes: int) -> None:
+    """Let the guest write so much to vda: what the commit then has to copy."""
+    code, said = rig.guest.exec(["sh", "-c", f"dd if=/dev/zero of={LOAD} bs=1M count={mebibytes} && sync"], 120)
+    assert code == 0, said
+
+
+def unload(rig: Rig) -> None:
+    """Remove it."""
+    rig.guest.exec(["rm", "-f", LOAD])
+
+
+@contextmanager
+def slow_commit(rig: Rig, target: str = "vda", *, mib_s: int = 1) -> Iterator[None]:
+    """In the block each commit of this disk is slowed down as soon as it is seen; see `load`. `hurry` ends that."""
+    over = threading.Event()
+
+    def slow_down() -> None:
+        with Hypervisor.open(rig.guest.uri) as hypervisor:
+            domain = hypervisor.by_uuid(rig.guest.uuid)
+            while not over.wait(0.005):
+                if domain.block_job(target) is not None:
+                    virsh(rig.guest.uri, "blockjob", rig.guest.uuid, target, "--bandwidth", str(mib_s))
+                    return
+
+    thread = threading.Thread(target=slow_down, name="slow-commit", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def wait_commit(rig: Rig, target: str = "vda", *, timeout: float = 60) -> None:
+    """Wait until the disk's commit is under way, slowed down and far from its end."""
+
+    def under_way() -> bool:
+        with Hypervisor.open(rig.guest.uri) as hypervisor:
+            job = hypervisor.by_uuid(rig.guest.uuid).block_job(target)
+            return job is not None and 0 < job.cur < job.end - 8 * MIB
+
+    wait_for(under_way, timeout=timeout, what=f"the commit of {target}", interval=0.05)
+
+
+def hurry(rig: Rig, target: str = "vda") -> None:
+    """Let the commit run as fast as it can."""
+    virsh(rig.guest.uri, "blockjob", rig.guest.uuid, target, "--bandwidth", "0")
