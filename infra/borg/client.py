@@ -183,6 +183,7 @@ class Repository:
             listener=watch,
             stop=stop,
             env={"BORG_FILES_CACHE_SUFFIX": files_cache_suffix},
+            read_ahead=paths,
         )
         if done.stopped:
             return CreateResult(0, 0, done.seconds, done.read_bytes, stopped=True)

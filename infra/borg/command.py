@@ -13,6 +13,7 @@ from typing import IO
 from infra.borg.failures import failure
 from infra.borg.locks import holders
 from infra.borg.messages import LogMessage, Message, parse_line
+from infra.borg.readahead import ReadAhead
 from infra.errors import RepositoryLocked
 from infra.process import Child, spawn
 
@@ -66,7 +67,7 @@ def environment(target: Target) -> dict[str, str | None]:
     }
 
 
-def run_borg(
+def run_borg(  # noqa: PLR0913 - each is a thing that callers vary
     target: Target,
     arguments: Sequence[str],
     *,
@@ -76,11 +77,14 @@ def run_borg(
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
     output: IO[bytes] | None = None,
+    read_ahead: Sequence[str] = (),
 ) -> Finished:
     """Run one borg command to its end, and return what it wrote on stdout.
 
     `arguments` begin with the command's name. `listener` gets every message. When `stop` is set, borg is ended with
-    SIGTERM: it releases its locks and keeps no archive (borg docs: internals/frontends, Signal.SIGTERM).
+    SIGTERM: it releases its locks and keeps no archive (borg docs: internals/frontends, Signal.SIGTERM). `read_ahead`
+    are files that it reads from beginning to end.
+
     Raises BorgError's subtypes for every exit code but 0.
     """
     wait = target.lock_wait if lock_wait is None else lock_wait
@@ -100,7 +104,8 @@ def run_borg(
         own_session=True,  # Ctrl-C is for us: on SIGINT borg saves a NAME.checkpoint before it ends
     ) as child:
         run = _Run(child, listener)
-        stopped = run.wait(stop)
+        with ReadAhead(child.pid, read_ahead):
+            stopped = run.wait(stop)
         done = Finished(run.stdout, time.monotonic() - begun, run.read_bytes, stopped)
     if stopped:
         return done

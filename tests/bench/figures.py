@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +23,21 @@ class Figure:
         return self.value >= self.bound if self.at_least else self.value <= self.bound
 
 
-def ratio(name: str, ours: float, theirs: float, *, bound: float) -> Figure:
-    """Our seconds as a share of theirs."""
-    return Figure(name, ours, theirs, ours / theirs, bound)
+Pairs = Sequence[tuple[float, float]]
+"""Seconds of ours and theirs, measured one right after the other."""
 
 
-def speed(name: str, ours: float, theirs: float, *, bound: float) -> Figure:
-    """Our speed as a share of theirs, both given as seconds for the same work."""
-    return Figure(name, ours, theirs, theirs / ours, bound, at_least=True)
+def ratio(name: str, pairs: Pairs, *, bound: float) -> Figure:
+    """Our seconds as a share of theirs: the median of the pairs' own shares, so that a slow minute hits both."""
+    share = median(ours / theirs for ours, theirs in pairs)
+    return Figure(name, median(ours for ours, _ in pairs), median(theirs for _, theirs in pairs), share, bound)
+
+
+def speed(name: str, pairs: Pairs, *, bound: float) -> Figure:
+    """Our speed as a share of theirs for the same work; as `ratio`."""
+    share = median(theirs / ours for ours, theirs in pairs)
+    seconds = median(ours for ours, _ in pairs), median(theirs for _, theirs in pairs)
+    return Figure(name, *seconds, share, bound, at_least=True)
 
 
 def absolute(name: str, value: float, *, bound: float, unit: str) -> Figure:

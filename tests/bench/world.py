@@ -59,6 +59,13 @@ class World:
         done = self.vmborg("backup", NAME, env=env)
         return done, json.loads(done.stdout)["backups"][0]["result"]
 
+    def new_repositories(self) -> None:
+        """Begin anew, ours and theirs, with nothing cached of the old ones."""
+        for name in ("ours", "theirs", "state", "borg-home"):
+            shutil.rmtree(self.root / name, ignore_errors=True)
+        self.vmborg("init")
+        self.borg("init", "--encryption", "repokey", str(self.root / "theirs"))
+
     def borg(self, *arguments: str) -> Timed:
         """Run borg on the article's repository, with borg's defaults."""
         env = {"BORG_PASSPHRASE": _PASSPHRASE, "BORG_BASE_DIR": str(self.root / "borg-home")}
@@ -99,7 +106,7 @@ def _peak_mb(pid: int) -> float:
 
 
 def build(root: Path) -> tuple[World, Guest]:
-    """Make the disk, boot the guest, write the configuration and both repositories."""
+    """Make the disk, boot the guest, write the configuration."""
     world = World(root)
     boot = build_boot()
     kept = Boot(*(Path(shutil.copy(part, root)) for part in (boot.kernel, boot.initrd)))
@@ -123,8 +130,6 @@ vms:
 """,
         encoding="utf-8",
     )
-    world.vmborg("init")
-    world.borg("init", "--encryption", "repokey", str(root / "theirs"))
     return world, guest
 
 

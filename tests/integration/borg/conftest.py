@@ -74,20 +74,19 @@ def names(repository: Repository) -> list[str]:
     return [archive.name for archive in repository.archives()]
 
 
-def children() -> list[int]:
-    """The processes that this one has started and that still run."""
+def borgs() -> list[int]:
+    """The borgs that this process has started and that still run."""
     found: list[int] = []
     for task in Path("/proc/self/task").iterdir():
         found += map(int, (task / "children").read_text().split())
-    return found
+    return [pid for pid in found if b"borg" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def borg_child() -> int:
     """The borg that runs now."""
-    for pid in children():
-        if b"borg" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return pid
-    raise AssertionError("no borg runs")
+    running = borgs()
+    assert running, "no borg runs"
+    return running[0]
 
 
 def lock_files(repository: Repository) -> list[str]:

@@ -17,7 +17,7 @@ from infra.borg.command import binary, environment
 from infra.borg.messages import ArchiveProgress
 from infra.errors import BorgError
 from infra.process import run
-from tests.integration.borg.conftest import MIB, PASSPHRASE, borg_child, children, content, lock_files, names, store
+from tests.integration.borg.conftest import MIB, PASSPHRASE, borg_child, borgs, content, lock_files, names, store
 
 pytestmark = pytest.mark.integration
 
@@ -93,7 +93,7 @@ def test_listener_that_fails(repository: Repository, big: Path) -> None:
     with pytest.raises(RuntimeError, match="the listener's own"):
         store(repository, "a.unfinished", big, on_progress=once(fail))
     assert all_names(repository) == ""
-    assert children() == []
+    assert borgs() == []
 
 
 def test_terminals_signals_do_not_reach_borg(repository: Repository, big: Path) -> None:
