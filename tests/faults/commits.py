@@ -32,7 +32,7 @@ def slow_commit(rig: Rig, target: str = "vda", *, mib_s: int = 1) -> Iterator[No
             domain = hypervisor.by_uuid(rig.guest.uuid)
             while not over.wait(0.005):
                 if domain.block_job(target) is not None:
-                    virsh(rig.guest.uri, "blockjob", rig.guest.uuid, target, "--bandwidth", str(mib_s))
+                    set_speed(rig, target, mib_s=mib_s)
                     return
 
     thread = threading.Thread(target=slow_down, name="slow-commit", daemon=True)
@@ -44,17 +44,22 @@ def slow_commit(rig: Rig, target: str = "vda", *, mib_s: int = 1) -> Iterator[No
         thread.join()
 
 
-def wait_commit(rig: Rig, target: str = "vda", *, timeout: float = 60) -> None:
-    """Wait until the disk's commit is under way, slowed down and far from its end."""
+def wait_commit(rig: Rig, target: str = "vda", *, timeout: float = 60, nearly_done: bool = False) -> None:
+    """Wait until the disk's commit is under way, slowed down and far from its end; or until it is near that."""
 
-    def under_way() -> bool:
+    def there() -> bool:
         with Hypervisor.open(rig.guest.uri) as hypervisor:
             job = hypervisor.by_uuid(rig.guest.uuid).block_job(target)
-            return job is not None and 0 < job.cur < job.end - 8 * MIB
+        return job is not None and job.cur > 0 and (job.end - job.cur < 24 * MIB) == nearly_done
 
-    wait_for(under_way, timeout=timeout, what=f"the commit of {target}", interval=0.05)
+    wait_for(there, timeout=timeout, what=f"the commit of {target}", interval=0.05)
+
+
+def set_speed(rig: Rig, target: str = "vda", *, mib_s: int) -> None:
+    """How fast the commit may copy; 0: as fast as it can."""
+    virsh(rig.guest.uri, "blockjob", rig.guest.uuid, target, "--bandwidth", str(mib_s))
 
 
 def hurry(rig: Rig, target: str = "vda") -> None:
     """Let the commit run as fast as it can."""
-    virsh(rig.guest.uri, "blockjob", rig.guest.uuid, target, "--bandwidth", "0")
+    set_speed(rig, target, mib_s=0)

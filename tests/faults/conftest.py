@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def whole_rig(
+def whole_rig(  # noqa: PLR0917 - fixtures
     daemons: Daemons,
     boot: Boot,
     images: Path,

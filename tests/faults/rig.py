@@ -185,7 +185,7 @@ def make_rig(
     policy: Mapping[str, Any] | None = None,
     disks: list[DiskSpec] | None = None,
 ) -> Iterator[Rig]:
-    """A running VM `name` of this libvirtd on three disks below `images`, backed up once; all of it ends with the block.
+    """A running VM `name` of this libvirtd, on three disks below `images`, backed up once. It ends with the block.
 
     `policy` are keys of vms.defaults that differ; `disks` stand in for the three.
     """

@@ -43,7 +43,7 @@ def results(stats: Mapping[str, Sequence[Any]]) -> list[tuple[Row, str]]:
     """Each fault that was injected and how its test ended: `passed` only if everything about it passed."""
     found: dict[int, tuple[Row, str]] = {}
     for report in [each for reports in stats.values() for each in reports]:
-        given = dict(getattr(report, "user_properties", ())).get("fault")
+        given = dict(report.user_properties).get("fault") if isinstance(report, pytest.TestReport) else None
         if given is None:
             continue
         number, row = given["number"], given["row"]

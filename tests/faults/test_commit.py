@@ -1,15 +1,16 @@
 """Faults while the overlays are committed back into their bases."""
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from tests.e2e.held import let_go
-from tests.faults.commits import hurry, load, slow_commit, unload, wait_commit
+from tests.e2e.observing import repeating
+from tests.faults.commits import hurry, load, set_speed, slow_commit, unload, wait_commit
 from tests.faults.rig import Rig, kill
+from tests.guests import Guest
 
 pytestmark = pytest.mark.e2e
 
@@ -57,19 +58,32 @@ def rewriting(rig: Rig) -> Iterator[None]:
 @pytest.mark.fault(
     "writes so heavy that the commit does not converge",
     seen="nothing; the log says that the guest was paused for some seconds",
-    does="pauses the guest at `commit_deadline`, for `commit_pause` at most, so that the rest is copied; pivots; resumes",
+    does="pauses the guest at `commit_deadline`, for `commit_pause` at most, so that the rest is copied; resumes it",
 )
 def test_a_commit_that_does_not_converge(loaded: Rig) -> None:
     """The guest is paused for as long as the rest takes, and runs afterwards."""
     rig = loaded
-    rig.site.configure(commit_deadline="3s", commit_pause="30s")
-    with rig.running() as run, slow_commit(rig, mib_s=4):
+    rig.site.configure(commit_deadline="20s", commit_pause="30s")
+    with rig.running() as run, slow_commit(rig):
         borg = rig.hold()
-        load(rig, 32)
+        load(rig, 200)
         with rewriting(rig):
             let_go(borg)
-            states = watch_states(rig, run)
-            call = run.wait()
+            wait_commit(rig)
+            set_speed(rig, mib_s=60)
+            wait_commit(rig, nearly_done=True)
+            set_speed(rig, mib_s=2)  # less than the guest writes
+            with states_of(rig.guest) as states:
+                call = run.wait()
+    rig.site.configure()
     assert call.code == 0, call.stderr
     assert "paused" in states
     rig.check()
+
+
+@contextmanager
+def states_of(guest: Guest) -> Iterator[set[str]]:
+    """Every state that the VM is seen in during the block."""
+    seen: set[str] = set()
+    with repeating(lambda: seen.add(guest.state())):
+        yield seen
