@@ -163,6 +163,7 @@ def _wait_ready(domain: Domain, overlay: Overlay, seconds: float) -> _Stage:
 def _pivot(domain: Domain, overlay: Overlay, seconds: float) -> None:
     until = time.monotonic() + seconds
     evidence = ""
+    odd = 0  # looks in a row; while libvirt takes note of the job's end, its definition shows all kinds of things
     while True:
         try:
             domain.pivot(overlay.target)
@@ -175,10 +176,9 @@ def _pivot(domain: Domain, overlay: Overlay, seconds: float) -> None:
         if stage is _Stage.DONE:
             domain.block_job(overlay.target)  # waits until libvirt has written the definitions and ended the job
             return
-        if stage in (_Stage.ELSEWHERE, _Stage.FOREIGN):
-            raise DomainStateChanged(f"Disk {overlay.target} is no longer where it was.", evidence=stage)
-        if stage is _Stage.NO_JOB:
-            raise _job_failed(domain, overlay)
+        odd = odd + 1 if stage in (_Stage.ELSEWHERE, _Stage.FOREIGN, _Stage.NO_JOB) else 0
+        if odd >= _ENDED_LOOKS:
+            raise _not_pivoting(domain, overlay, stage)
         if time.monotonic() > until:
             raise _Late(
                 f"The pivot of disk {overlay.target} did not happen in {seconds:g} s.",
@@ -186,6 +186,12 @@ def _pivot(domain: Domain, overlay: Overlay, seconds: float) -> None:
                 remedy="The guest runs on; `vmborg recover` tries again.",
             )
         time.sleep(_STEP_S)
+
+
+def _not_pivoting(domain: Domain, overlay: Overlay, stage: _Stage) -> HypervisorError:
+    if stage is _Stage.NO_JOB:
+        return _job_failed(domain, overlay)
+    return DomainStateChanged(f"Disk {overlay.target} is no longer where it was.", evidence=stage)
 
 
 def _job_failed(domain: Domain, overlay: Overlay) -> CommitFailed:

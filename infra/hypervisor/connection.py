@@ -31,8 +31,8 @@ RawDomain = libvirt.virDomain
 
 logger = logging.getLogger("vmborg.hypervisor")
 
-RECONNECT_WAIT = 5.0
-"""Seconds to wait for a daemon that went away: a restart takes one to three."""
+RECONNECT_WAIT = 15.0
+"""Seconds to wait for a daemon that went away: a restart takes one to three, on a busy host more."""
 
 _RECONNECT_STEP = 0.2
 
