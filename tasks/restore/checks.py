@@ -3,9 +3,10 @@
 import posixpath
 
 from infra.errors import ManifestError, RestoreError, TargetExists, UnsafeArchive
+from infra.hypervisor.device_xml import describe_source, disk_target
 from infra.hypervisor.inspect import SWTPM_DIR
-from infra.hypervisor.restore_trust import is_system_path
-from infra.hypervisor.restore_xml import describe_source, disk_target, parse
+from infra.hypervisor.restore_xml import parse
+from infra.hypervisor.system_paths import is_system_path
 from infra.manifest import Manifest
 from tasks.restore.model import Host, Plan, Rule, Wish
 

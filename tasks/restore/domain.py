@@ -6,7 +6,8 @@ from pathlib import Path
 
 from infra.errors import RestoreError, VmborgError
 from infra.hypervisor.connection import Domain, Hypervisor
-from infra.hypervisor.restore_trust import TrustFacts, check_trust, emulators
+from infra.hypervisor.restore_dangers import TrustFacts
+from infra.hypervisor.restore_trust import check_trust, emulators
 from infra.hypervisor.restore_xml import rewrite
 from infra.journal.locks import domain_lock
 from infra.journal.store import Journal

@@ -126,6 +126,7 @@ class Plan:
     tpm: TpmPlan | None = None
     flatten: bool = False
     drop: frozenset[str] = frozenset()  # targets named by the archive without content
+    keep_nvram: bool = False  # the domain has firmware variables here, archived or not
 
     @property
     def all_files(self) -> tuple[FilePlan, ...]:

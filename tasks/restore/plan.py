@@ -12,8 +12,8 @@ from dataclasses import replace
 from infra.errors import UnsafeArchive
 from infra.hypervisor.domain_xml import parse_domain
 from infra.hypervisor.inspect import SWTPM_DIR, tpm_dir
-from infra.hypervisor.restore_trust import is_system_path
 from infra.hypervisor.restore_xml import DiskPlace, RewritePlan
+from infra.hypervisor.system_paths import is_system_path
 from infra.manifest import Manifest, ManifestDisk, ManifestImage
 from infra.model import ImageKind, Verdict
 from tasks.restore.checks import require_agreement, require_distinct, require_free, require_safe
@@ -47,6 +47,7 @@ def make_plan(manifest: Manifest, xml: str, wish: Wish, host: Host) -> Plan:
         tpm=builder.tpm(),
         flatten=wish.flatten,
         drop=frozenset(disk.target for disk in manifest.disks if disk.verdict in WITHOUT_CONTENT),
+        keep_nvram=wish.mode is Mode.IN_PLACE and bool(host.current_xml),
     )
     require_distinct(plan)
     if wish.mode is not Mode.FILES:
@@ -178,5 +179,6 @@ def rewrite_plan(
         boot_files={role: paths[file.archive_path] for role, file in plan.boot_files},
         copy=plan.mode is Mode.COPY,
         drop=plan.drop,
+        keep_nvram=plan.keep_nvram,
         missing_media=missing_media,
     )
