@@ -55,10 +55,11 @@ def check_trust(xml: str, facts: TrustFacts, *, allow: frozenset[str] = frozense
         return
     kinds = sorted({danger.kind for danger in found})
     options = " ".join(f"--allow {kind}" for kind in kinds)
+    leave = " A disk that is not in the archive is left out by --leave-out TARGET." if "disk" in kinds else ""
     raise UnsafeArchive(
         "The archived definition asks for what a restore must not do unasked.",
         evidence="\n".join(f"{danger} ({ALLOWABLE[danger.kind]})" for danger in dict.fromkeys(found)),
-        remedy=f"If each of these is yours, add {options}; --files-only brings back the disks alone.",
+        remedy=f"If each of these is yours, add {options}.{leave} --files-only brings back the disks alone.",
     )
 
 

@@ -49,7 +49,7 @@ class RewritePlan:
     disks: Mapping[str, DiskPlace]  # by disk target
     boot_files: Mapping[str, str] = field(default_factory=dict[str, str])  # role (nvram, kernel, ...) -> path
     copy: bool = False  # a second domain beside the original
-    drop: frozenset[str] = frozenset()  # targets that the archive names and does not hold
+    leave_out: frozenset[str] = frozenset()  # targets of disks that the definition is to be without
     keep_nvram: bool = False  # also where it was not archived: the domain has one here
     missing_media: frozenset[str] = frozenset()  # targets of removable or read-only disks whose source is not here
 
@@ -94,7 +94,7 @@ def rewrite(xml: str, plan: RewritePlan, *, new_mac: Callable[[], str] = random_
     old_name, old_uuid = root.findtext("name", ""), root.findtext("uuid", "")
     warnings: list[str] = []
     root.attrib.pop("id", None)
-    _set_identity(root, plan)
+    _set_identity(root, plan.name, plan.uuid)
     _rewrite_disks(devices, plan, warnings)
     _set_boot_files(root, plan)
     _drop_runtime(root, devices)
@@ -116,14 +116,22 @@ def _keep_prefixes(xml: str) -> None:
             continue  # ns0 and the like are made up by whoever wrote them
 
 
-def _set_identity(root: Element, plan: RewritePlan) -> None:
-    for tag, value in (("name", plan.name), ("uuid", plan.uuid)):
+def with_identity(xml: str, *, name: str, uuid: str) -> str:
+    """The same domain under another name and UUID, and nothing else changed: to try whether libvirt takes it."""
+    root = parse(xml)
+    _set_identity(root, name, uuid)
+    _keep_prefixes(xml)
+    return tostring(root, encoding="unicode")
+
+
+def _set_identity(root: Element, name: str, uuid: str) -> None:
+    for tag, value in (("name", name), ("uuid", uuid)):
         element = root.find(tag)
         if element is None:
             element = SubElement(root, tag)
         element.text = value
     for entry in root.iterfind("sysinfo/system/entry[@name='uuid']"):
-        entry.text = plan.uuid  # libvirt refuses a definition in which the two differ
+        entry.text = uuid  # libvirt refuses a definition in which the two differ
     genid = root.find("genid")
     if genid is not None:
         # The guest must learn that its time went back (libvirt, formatdomain: genid changes on a restore).
@@ -142,8 +150,8 @@ def _rewrite_disks(devices: Element, plan: RewritePlan, warnings: list[str]) -> 
         elif plan.copy and _is_writable_floppy(disk):
             warnings.append(f"{target}: ejected, its medium {describe_source(disk)} is the original's to write to")
             remove_children(disk, "source")
-        elif plan.copy and (target in plan.drop or target in plan.missing_media):
-            warnings.append(f"{target}: left out of the copy, it is not in the archive ({describe_source(disk)})")
+        elif target in plan.leave_out:
+            warnings.append(f"{target}: left out, it is not in the archive ({describe_source(disk)})")
             devices.remove(disk)
 
 

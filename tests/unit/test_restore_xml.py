@@ -90,7 +90,7 @@ COPY = RewritePlan(
     },
     boot_files={"nvram": "/var/lib/libvirt/qemu/nvram/web-2_VARS.fd", "kernel": "/new/web-2-kernel"},
     copy=True,
-    drop=frozenset({"vdc"}),
+    leave_out=frozenset({"vdc"}),
     missing_media=frozenset({"sdb"}),
 )
 IN_PLACE = RewritePlan(
@@ -248,7 +248,7 @@ def test_what_is_no_domain_is_refused(text: str) -> None:
 @given(st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40))
 def test_any_name_survives(name: str) -> None:
     """Every name without control characters comes out of the rewritten definition as it went in."""
-    plan = RewritePlan(name=name, uuid=NEW_UUID, disks=COPY.disks, copy=True, drop=COPY.drop)
+    plan = RewritePlan(name=name, uuid=NEW_UUID, disks=COPY.disks, copy=True, leave_out=COPY.leave_out)
     assert fromstring(rewrite(DOMAIN, plan).xml).findtext("name") == name
 
 
