@@ -23,7 +23,7 @@ from infra.borg.answers import (
 )
 from infra.borg.command import Finished, Target, run_borg
 from infra.borg.messages import ArchiveProgress, Message, PercentProgress
-from infra.errors import BorgError, NoSpace, RepositoryNotFound
+from infra.errors import BorgError, NoSpace, RepositoryLocked, RepositoryNotFound
 
 __all__ = ["ArchiveInfo", "ArchiveItem", "CreateResult", "Repository", "RepositoryInfo"]
 
@@ -38,6 +38,8 @@ is started meanwhile has libvirt change the owner, and so the ctime, of a templa
 _PROBE_LOCK_WAIT_S = 20
 _QUERY_S = 1800.0
 """Seconds that a question may take once borg has the lock: a large chunks cache is built anew in minutes."""
+_SILENT_WAIT_S = 2
+_READING = ("list", "info", "extract")
 _CHECKPOINT_INTERVAL_S = 10 * 365 * 86400  # never: a killed run shall leave no NAME.checkpoint
 
 # Neither stored nor brought back: plain borg restores what is stored, too.
@@ -69,6 +71,8 @@ class Repository:
         self.compression = compression
         self.seconds = 0.0
         """Seconds spent in borg by all calls so far."""
+        self.on_wait: Callable[[str], None] | None = None
+        """Is told when another borg's lock has to be waited for."""
         self.target = Target(
             location=location,
             passphrase=passphrase,
@@ -81,9 +85,33 @@ class Repository:
 
     def _borg(self, *arguments: str, **how: Any) -> Finished:
         self.target.base_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        done = run_borg(self.target, arguments, **how)
+        if arguments[0] in _READING and self.read_only:
+            arguments = (arguments[0], "--bypass-lock", *arguments[1:])
+        done = self._run(arguments, how)
         self.seconds += done.seconds
         return done
+
+    def _run(self, arguments: Sequence[str], how: dict[str, Any]) -> Finished:
+        """Once, or first with little patience if somebody wants to know that the lock is waited for."""
+        wait: int = how.get("lock_wait") or self.target.lock_wait
+        if self.on_wait is None or wait <= _SILENT_WAIT_S:
+            return run_borg(self.target, arguments, **how)
+        try:
+            hasty: dict[str, Any] = {**how, "lock_wait": _SILENT_WAIT_S}
+            return run_borg(self.target, arguments, **hasty)
+        except RepositoryLocked as error:
+            holder = next((line for line in error.evidence.splitlines() if line.startswith("held by")), "")
+            who = f" ({holder})" if holder else ""
+            self.on_wait(f"waiting for the repository {self.name!r}, which another borg uses{who}; at most {wait} s")
+        return run_borg(self.target, arguments, **how)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it lies on a file system of this host that nobody can write to: then there is nothing to lock."""
+        try:
+            return self.location.startswith("/") and bool(os.statvfs(self.location).f_flag & os.ST_RDONLY)
+        except OSError:
+            return False
 
     def _json(self, *arguments: str, **how: Any) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self._borg(*arguments, **how).stdout)

@@ -19,7 +19,7 @@ _PATIENCE_S = 2
 def peek_archives(repository: Repository) -> list[ArchiveInfo]:
     """`Repository.archives`, past the lock of a writer. Raises what that raises, RepositoryLocked aside."""
     try:
-        return _list(repository, past_lock=False)
+        return _list(repository, past_lock=repository.read_only)
     except RepositoryLocked:
         pass
     try:

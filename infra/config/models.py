@@ -202,7 +202,8 @@ class VmPolicy(Section):
     )
     min_free: Size = Field(
         default=ByteSize(1024**3),
-        description="Kept free on the file system of every overlay: the copy is given up before it is used.",
+        description="Kept free on the file system of every overlay: the copy is given up before it is used. A restore "
+        "of images leaves it free, too.",
     )
     min_free_start: Size = Field(
         default=ByteSize(2 * 1024**3), description="Free space there without which no backup is begun."
