@@ -73,6 +73,9 @@ class Repository:
         """Seconds spent in borg by all calls so far."""
         self.on_wait: Callable[[str], None] | None = None
         """Is told when another borg's lock has to be waited for."""
+        self.only_reads = False
+        """Set by whoever writes nothing: a file system that is mounted read-only will do then. Else it is an error,
+        which a backup must meet before it touches a guest."""
         self.target = Target(
             location=location,
             passphrase=passphrase,
@@ -85,7 +88,7 @@ class Repository:
 
     def _borg(self, *arguments: str, **how: Any) -> Finished:
         self.target.base_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if arguments[0] in _READING and self.read_only:
+        if self.only_reads and arguments[0] in _READING and self.read_only:
             arguments = (arguments[0], "--bypass-lock", *arguments[1:])
         done = self._run(arguments, how)
         self.seconds += done.seconds

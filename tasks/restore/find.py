@@ -35,7 +35,7 @@ def find_archive(
 
     def look(repository_name: str) -> Found:
         repository = open_repository(config, repository_name)
-        repository.on_wait = say
+        repository.on_wait, repository.only_reads = say, True
         names = archive_names(repository.archives())
         return Found(repository, choose(names, request.vm, request.archive, uuid=uuid, repository=repository_name).name)
 
