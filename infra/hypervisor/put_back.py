@@ -25,7 +25,7 @@ from infra.hypervisor.definition import with_base
 from infra.hypervisor.domain import Domain
 from infra.hypervisor.overlay_file import commit_offline, stamp
 from infra.hypervisor.qemu_process import life_of
-from infra.hypervisor.recovery_plan import Act, Place, Step, View, plan
+from infra.hypervisor.recovery_plan import Act, Job, Place, Step, View, plan
 from infra.hypervisor.recovery_view import look
 from infra.hypervisor.standstill import Record, Standstill
 from infra.hypervisor.thaw import unconfirmed
@@ -228,10 +228,11 @@ class _Work:
         return self._hypervisor.by_uuid(self._record.entry.uuid)
 
     def _correct_memory(self, view: View) -> None:
-        """What qemu writes to is neither pivoted nor settled, whatever happened before."""
+        """What qemu writes to is neither pivoted nor settled, whatever happened before; a pivot may still be to come."""
         on_overlay = {seen.overlay.target for seen in view.overlays if seen.live is Place.OVERLAY}
+        ended = {seen.overlay.target for seen in view.overlays if seen.live is Place.OVERLAY and seen.job is Job.NONE}
         self._record.remember(
-            pivoting=tuple(asked for asked in self._record.entry.pivoting if asked[0] not in on_overlay),
+            pivoting=tuple(asked for asked in self._record.entry.pivoting if asked[0] not in ended),
             settled=tuple(mark for mark in self._record.entry.settled if mark[0] not in on_overlay),
         )
 

@@ -16,6 +16,7 @@ from infra.errors import (
 )
 from infra.hypervisor import images
 from infra.hypervisor.domain_xml import disk_sources
+from infra.hypervisor.qemu_process import life_of
 from infra.model import DomainState
 from tasks.restore import Mode, Request, Wish, restore
 from tests.guests import Daemons, DiskSpec, image_dir
@@ -95,10 +96,10 @@ def test_a_definition_that_libvirt_refuses_stops_no_guest(host: RestoreHost) -> 
     host.factory.make(domain, edit_xml=lambda xml: xml.replace("<memballoon model='none'/>", "<memballoon model='x'/>"))
     write(host.images / "vm.qcow2", "qcow2", 2)
     domain.start(paused=True)
-    xml, before, life = domain.inactive_xml(), host.files(), domain.life()
+    xml, before, life = domain.inactive_xml(), host.files(), life_of(domain.uuid)
     with pytest.raises(HypervisorError):
         host.restore(domain.name, Mode.IN_PLACE, stop=True)
-    assert (domain.state(), domain.life()) == (DomainState.PAUSED, life)
+    assert (domain.state(), life_of(domain.uuid)) == (DomainState.PAUSED, life)
     assert canonicalize(domain.inactive_xml()) == canonicalize(xml)
     assert host.files() == before
     with pytest.raises(HypervisorError):
@@ -120,7 +121,7 @@ def test_a_failure_after_the_swap_puts_everything_back(host: RestoreHost, transi
             domain = host.hypervisor.create_transient(xml, paused=True)
         else:
             domain.start(paused=True)
-        life, before, held = domain.life(), host.files(), list[int]()
+        life, before, held = life_of(domain.uuid), host.files(), list[int]()
 
         def hold(_done: int, _total: int) -> None:
             if not held:
@@ -131,7 +132,7 @@ def test_a_failure_after_the_swap_puts_everything_back(host: RestoreHost, transi
             restore(host.config, request, progress=hold)
         os.close(held[0])
         assert domain.state() is DomainState.RUNNING
-        assert domain.life() != life
+        assert life_of(domain.uuid) != life
         assert domain.persistent() is not transient
         assert host.files() == before
         if not transient:

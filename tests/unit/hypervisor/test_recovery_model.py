@@ -87,7 +87,8 @@ class Recovery:
         for _ in range(ROUNDS):
             view = self.world.view(self.entry)
             if self.world.live is Place.OVERLAY:
-                self.entry = replace(self.entry, pivoting=(), settled=())
+                pending = self.entry.pivoting if self.world.copied else ()
+                self.entry = replace(self.entry, pivoting=pending, settled=())
             steps = plan(view)
             if not steps or steps[0].act is Act.REFUSE:
                 return list(steps)
