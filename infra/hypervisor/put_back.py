@@ -228,7 +228,7 @@ class _Work:
         return self._hypervisor.by_uuid(self._record.entry.uuid)
 
     def _correct_memory(self, view: View) -> None:
-        """What qemu writes to is neither pivoted nor settled, whatever happened before; a pivot may still be to come."""
+        """What qemu writes to is neither pivoted nor settled; but a pivot may be to come while its job lives."""
         on_overlay = {seen.overlay.target for seen in view.overlays if seen.live is Place.OVERLAY}
         ended = {seen.overlay.target for seen in view.overlays if seen.live is Place.OVERLAY and seen.job is Job.NONE}
         self._record.remember(
