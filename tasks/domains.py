@@ -23,6 +23,7 @@ from infra.model import (
     Quiesce,
     Verdict,
 )
+from infra.process import HeldSignals
 from tasks import staging
 from tasks.job import BackupJob
 from tasks.policy import step
@@ -220,16 +221,17 @@ def _snapshot_live(
 def put_back_whatever_happens(job: BackupJob) -> None:
     """The step `pivot`; and if Prefect itself fails at it (its API went away), the same without Prefect.
 
-    Raises what `pivot` raises.
+    No signal cuts it short, neither the first one nor a further one. Raises what `pivot` raises.
     """
-    try:
-        put_domain_back(job)
-    except VmborgError:
-        raise
-    except Exception:
-        logger.exception("Prefect could not run the step; putting %s back without it", job.name)
-        put_domain_back.fn(job)
-        raise
+    with HeldSignals():
+        try:
+            put_domain_back(job)
+        except VmborgError:
+            raise
+        except Exception:
+            logger.exception("Prefect could not run the step; putting %s back without it", job.name)
+            put_domain_back.fn(job)
+            raise
 
 
 @step("pivot")

@@ -9,6 +9,7 @@ import click
 
 from deployments.cli.context import Context, pass_context
 from deployments.cli.output import error_data
+from deployments.cli.signals import heed_signals
 from deployments.cli.words import size
 from deployments.embedded import prefect_api, quiet_environment
 from infra.errors import UsageError, VmborgError
@@ -44,11 +45,15 @@ def command(context: Context, *, vms: tuple[str, ...], everything: bool) -> int:
     names = _all_names(context) if everything else list(dict.fromkeys(vms))
     quiet_environment(_console_level(context))
     with prefect_api(config.state_dir) as wait_for_api:
-        import_module("flows.backup_vm")
+        import_module("flows.backup_vm").backup_vm.on_running(_heed_signals_again)
         wait_for_api()
         outcomes = [_back_up(context, name) for name in names]
     _print(context, outcomes)
     return _exit_code(outcomes)
+
+
+def _heed_signals_again(_flow: object, _run: object, _state: object) -> None:
+    heed_signals()
 
 
 def _all_names(context: Context) -> list[str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 
 from deployments.cli.context import Context
-from deployments.cli.signals import Terminated, heed_signals
+from deployments.cli.signals import Terminated, heed_signals, signal_arrived
 from infra.errors import ConfigError, UsageError, VmborgError
 
 VERBS = {
@@ -158,14 +158,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     context = Context()
     # The command line itself may be wrong: then no option was read, and errors must still know their form.
     context.json = "--json" in arguments
-    heed_signals()
     _log_to_stderr(verbose="--verbose" in arguments)
     try:
+        heed_signals()
         return _run(arguments, context)
     except VmborgError as error:
         context.output.error(error)
         return _exit_code(error, context.verb)
     except Terminated as ending:
+        signal_arrived()
         context.output.error(VmborgError(f"Ended by {ending.signal.name}."))
         return 128 + ending.signal
     except BrokenPipeError:
