@@ -52,7 +52,8 @@ def inspect_domain(job: BackupJob) -> DomainFacts:
 
     Raises DomainNotFound, DomainBusy, DiskMissing, ImageError, UsageError (an excluded disk that it does not have).
     """
-    facts = inspect(job.domain, exclude_disks=job.policy.exclude_disks)
+    must_have = job.config.required_exclusions(job.name)
+    facts = inspect(job.domain, exclude_disks=job.policy.exclude_disks, must_have=must_have)
     for disk in facts.disks:
         how = logger.warning if disk.verdict is Verdict.UNCOVERED else logger.info
         how("%s: %s, %s%s", disk.target, disk.verdict, disk.source or "no medium", _because(disk))
@@ -122,7 +123,7 @@ def preflight(job: BackupJob, facts: DomainFacts) -> None:
 def _drop_leftovers(job: BackupJob) -> None:
     """Delete archives of this VM whose run died before they were verified; asking for them proves the repository."""
     wait = min(PROBE_LOCK_WAIT_S, job.repository.target.lock_wait)
-    for archive in job.repository.archives(unfinished_glob(job.uuid), lock_wait=wait):
+    for archive in job.repository.archives(unfinished_glob(job.uuid), lock_wait=wait, to_write=True):
         if (archive.comment.get("host"), archive.comment.get("uuid")) == (job.config.hypervisor.name, job.uuid):
             logger.warning("deleting %s: its run ended before it was verified", archive.name)
             job.repository.delete([archive.name])

@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 
 from infra.config.models import Config
-from infra.errors import BorgError, DomainBusy, VmborgError
+from infra.errors import BorgError, DomainBusy, DomainNotFound, VmborgError
 from infra.hypervisor.connection import Hypervisor
 from infra.hypervisor.put_back import put_back
 from infra.journal.locks import domain_lock
@@ -86,14 +86,23 @@ def recover_all(config: Config, *, only: str | None = None) -> list[Recovery]:
     found = journal.entries()
     entries = [entry for entry in found.entries if only in {None, entry.name, entry.uuid}]
     recovered: list[Recovery] = []
-    if entries:
+    if found.entries:
         with Hypervisor.open(config.hypervisor.uri) as hypervisor:
+            if only is not None and not entries:  # the entry has the name that the domain had
+                entries = [entry for entry in found.entries if entry.uuid == _uuid_of(hypervisor, only)]
             recovered = [_recover_locked(config, hypervisor, journal, entry) for entry in entries]
     for problem in found.problems:
         if only is None:
             raise problem
         logger.error("%s", problem)
     return recovered
+
+
+def _uuid_of(hypervisor: Hypervisor, vm: str) -> str | None:
+    try:
+        return hypervisor.find(vm).uuid
+    except DomainNotFound:
+        return None
 
 
 def _recover_locked(config: Config, hypervisor: Hypervisor, journal: Journal, entry: JournalEntry) -> Recovery:

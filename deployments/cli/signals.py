@@ -123,5 +123,7 @@ def heed_signals() -> None:
 
 
 def signal_arrived() -> None:
-    """Say that a Terminated was caught where the call ends."""
+    """Say that a Terminated was caught where the call ends: only the exit code is still to come, and no signal's."""
     _calls[-1].arrived = True
+    for number in HEEDED:
+        signal.signal(number, signal.SIG_IGN)

@@ -1,7 +1,9 @@
 """The one place that starts borg: binary, environment, common options, both pipes, typed errors."""
 
+import errno
 import logging
 import os
+import shutil
 import sys
 import threading
 import time
@@ -14,12 +16,13 @@ from infra.borg.failures import failure
 from infra.borg.locks import holders
 from infra.borg.messages import LogMessage, Message, parse_line
 from infra.borg.readahead import ReadAhead
-from infra.errors import RepositoryLocked
+from infra.errors import NoSpace, RepositoryFull, RepositoryLocked
 from infra.process import Child, spawn
 
 logger = logging.getLogger("vmborg.borg")
 
 _KEPT_MESSAGES = 200
+_FULL = 16 * 1024**2  # bytes free; borg's index files need some at a time
 _POLL_S = 0.1
 _TERMINATE_GRACE_S = 15.0
 
@@ -109,12 +112,30 @@ def run_borg(  # noqa: PLR0913 - each is a thing that callers vary
         done = Finished(run.stdout, time.monotonic() - begun, run.read_bytes, stopped)
     if stopped:
         return done
-    error = failure(argv, child.popen.returncode, run.messages, location=target.location)
+    base = str(target.base_dir)
+    error = failure(argv, child.popen.returncode, run.messages, location=target.location, base_dir=base)
     if error is None:
         return done
+    if isinstance(error, RepositoryFull) and _is_ours_that_is_full(target, error):
+        raise NoSpace(
+            f"The file system of vmborg's own files is full ({base}).",
+            evidence=error.evidence,
+            remedy="Free some space there: borg keeps its caches below state_dir. The repository is not touched.",
+        ) from error
     if isinstance(error, RepositoryLocked):
         error.evidence = "\n".join([error.evidence, *holders(error.evidence)])
     raise error
+
+
+def _is_ours_that_is_full(target: Target, error: RepositoryFull) -> bool:
+    """borg says no more than ENOSPC: its caches may be what finds no room."""
+    if os.strerror(errno.ENOSPC) not in error.evidence:
+        return False
+    if str(target.base_dir) in error.evidence:
+        return True
+    ours = shutil.disk_usage(target.base_dir).free
+    theirs = shutil.disk_usage(target.location).free if Path(target.location).is_dir() else ours + 1
+    return ours < min(theirs, _FULL)
 
 
 class _Run:

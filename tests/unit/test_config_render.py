@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.config.fields import parse_duration, render_duration, render_size
+from infra.config import render
 from infra.config.load import check
 from infra.config.models import Config, Section
 from infra.config.render import as_data, example, policy_origins, schema, show, with_origins
@@ -114,3 +115,16 @@ def test_sizes_are_exact() -> None:
         "1000B",
         "0B",
     ]
+
+
+def test_arguments_of_programs_are_not_shown() -> None:
+    """The arguments of a passphrase's command and of rsh may be secrets: only the programs appear."""
+    config = check(
+        "repositories: {main: {location: 'ssh://h/x', rsh: 'sshpass -p hunter2 ssh', "
+        "passphrase: {command: [sh, -c, echo hunter2]}}}",
+        name="x",
+    )
+    for shown in (render.show(config), str(render.as_data(config))):
+        assert "hunter2" not in shown
+        assert "sshpass …" in shown
+    assert render.as_data(config)["repositories"]["main"]["passphrase"]["command"] == ["sh", "…"]
