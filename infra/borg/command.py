@@ -16,7 +16,7 @@ from infra.borg.failures import failure
 from infra.borg.locks import holders
 from infra.borg.messages import LogMessage, Message, parse_line
 from infra.borg.readahead import ReadAhead
-from infra.errors import NoSpace, RepositoryFull, RepositoryLocked
+from infra.errors import BorgError, NoSpace, RepositoryFull, RepositoryLocked, VmborgError
 from infra.process import Child, spawn
 
 logger = logging.getLogger("vmborg.borg")
@@ -116,15 +116,20 @@ def run_borg(  # noqa: PLR0913 - each is a thing that callers vary
     error = failure(argv, child.popen.returncode, run.messages, location=target.location, base_dir=base)
     if error is None:
         return done
-    if isinstance(error, RepositoryFull) and _is_ours_that_is_full(target, error):
-        raise NoSpace(
-            f"The file system of vmborg's own files is full ({base}).",
-            evidence=error.evidence,
-            remedy="Free some space there: borg keeps its caches below state_dir. The repository is not touched.",
-        ) from error
+    raise _known_better(target, error)
+
+
+def _known_better(target: Target, error: BorgError) -> VmborgError:
+    """The error with what only this host can tell: who holds a lock, which file system is full."""
     if isinstance(error, RepositoryLocked):
         error.evidence = "\n".join([error.evidence, *holders(error.evidence)])
-    raise error
+    if isinstance(error, RepositoryFull) and _is_ours_that_is_full(target, error):
+        return NoSpace(
+            f"The file system of vmborg's own files is full ({target.base_dir}).",
+            evidence=error.evidence,
+            remedy="Free some space there: borg keeps its caches below state_dir. The repository is not touched.",
+        )
+    return error
 
 
 def _is_ours_that_is_full(target: Target, error: RepositoryFull) -> bool:

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.config.fields import parse_duration, render_duration, render_size
-from infra.config import render
 from infra.config.load import check
 from infra.config.models import Config, Section
 from infra.config.render import as_data, example, policy_origins, schema, show, with_origins
@@ -124,7 +123,7 @@ def test_arguments_of_programs_are_not_shown() -> None:
         "passphrase: {command: [sh, -c, echo hunter2]}}}",
         name="x",
     )
-    for shown in (render.show(config), str(render.as_data(config))):
+    for shown in (show(config), str(as_data(config))):
         assert "hunter2" not in shown
         assert "sshpass …" in shown
-    assert render.as_data(config)["repositories"]["main"]["passphrase"]["command"] == ["sh", "…"]
+    assert as_data(config)["repositories"]["main"]["passphrase"]["command"] == ["sh", "…"]
