@@ -33,7 +33,8 @@ def vm_findings(config: Config, domain: Domain, *, used_anywhere: frozenset[str]
         return
     policy = config.policy(name)
     try:
-        facts = inspect(domain, exclude_disks=policy.exclude_disks, ours=run.overlays)
+        must_have = config.required_exclusions(name)
+        facts = inspect(domain, exclude_disks=policy.exclude_disks, must_have=must_have, ours=run.overlays)
     except VmborgError as error:
         yield failed(error, subject=name, check="disks")
         return

@@ -28,6 +28,7 @@ from infra.model import (
     Quiesce,
     Verdict,
 )
+from infra.process import HeldSignals
 from tasks import staging
 from tasks.job import BackupJob
 from tasks.policy import step
@@ -56,7 +57,8 @@ def inspect_domain(job: BackupJob) -> DomainFacts:
 
     Raises DomainNotFound, DomainBusy, DiskMissing, ImageError, UsageError (an excluded disk that it does not have).
     """
-    facts = inspect(job.domain, exclude_disks=job.policy.exclude_disks)
+    must_have = job.config.required_exclusions(job.name)
+    facts = inspect(job.domain, exclude_disks=job.policy.exclude_disks, must_have=must_have)
     for disk in facts.disks:
         how = logger.warning if disk.verdict is Verdict.UNCOVERED else logger.info
         how("%s: %s, %s%s", disk.target, disk.verdict, disk.source or "no medium", _because(disk))
@@ -133,7 +135,7 @@ def preflight(job: BackupJob, facts: DomainFacts) -> None:
 def _drop_leftovers(job: BackupJob) -> None:
     """Delete archives of this VM whose run died before they were verified; asking for them proves the repository."""
     wait = min(PROBE_LOCK_WAIT_S, job.repository.target.lock_wait)
-    for archive in job.repository.archives(unfinished_glob(job.uuid), lock_wait=wait):
+    for archive in job.repository.archives(unfinished_glob(job.uuid), lock_wait=wait, to_write=True):
         if (archive.comment.get("host"), archive.comment.get("uuid")) == (job.config.hypervisor.name, job.uuid):
             logger.warning("deleting %s: its run ended before it was verified", archive.name)
             job.repository.delete([archive.name])
@@ -245,16 +247,17 @@ def _refuse_strays(job: BackupJob, entry: JournalEntry) -> NoReturn:
 def put_back_whatever_happens(job: BackupJob) -> None:
     """The step `pivot`; and if Prefect itself fails at it (its API went away), the same without Prefect.
 
-    Raises what `pivot` raises.
+    No signal cuts it short, neither the first one nor a further one. Raises what `pivot` raises.
     """
-    try:
-        put_domain_back(job)
-    except VmborgError:
-        raise
-    except Exception:
-        logger.exception("Prefect could not run the step; putting %s back without it", job.name)
-        put_domain_back.fn(job)
-        raise
+    with HeldSignals():
+        try:
+            put_domain_back(job)
+        except VmborgError:
+            raise
+        except Exception:
+            logger.exception("Prefect could not run the step; putting %s back without it", job.name)
+            put_domain_back.fn(job)
+            raise
 
 
 @step("pivot")

@@ -11,7 +11,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 
 from infra.config.models import Config
-from infra.errors import ArchiveNotFound, DomainBusy, VmborgError
+from infra.errors import ArchiveNotFound, DomainBusy, DomainNotFound, VmborgError
 from infra.hypervisor.commit_live import Deadlines
 from infra.hypervisor.connection import Hypervisor
 from infra.hypervisor.put_back import put_back
@@ -99,8 +99,10 @@ def recover_all(config: Config, *, only: str | None = None) -> list[Recovery]:
     found = journal.entries()
     entries = [entry for entry in found.entries if only in {None, entry.name, entry.uuid}]
     recovered: list[Recovery] = []
-    if entries:
-        Hypervisor.open(config.hypervisor.uri).close()  # it answers
+    if found.entries:
+        with Hypervisor.open(config.hypervisor.uri) as hypervisor:
+            if only is not None and not entries:  # the entry has the name that the domain had
+                entries = [entry for entry in found.entries if entry.uuid == _uuid_of(hypervisor, only)]
         recovered = _beside_each_other(lambda entry: _put_back(config, journal, entry), entries)
         recovered = [
             _and_dropped(config, entry, recovery) if recovery.closed else recovery
@@ -111,6 +113,13 @@ def recover_all(config: Config, *, only: str | None = None) -> list[Recovery]:
             raise problem
         logger.error("%s", problem)
     return recovered
+
+
+def _uuid_of(hypervisor: Hypervisor, vm: str) -> str | None:
+    try:
+        return hypervisor.find(vm).uuid
+    except DomainNotFound:
+        return None
 
 
 def _beside_each_other(work: Callable[[JournalEntry], Recovery], entries: Sequence[JournalEntry]) -> list[Recovery]:

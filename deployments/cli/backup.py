@@ -1,5 +1,6 @@
 """`vmborg backup`: run the flow backup-vm for the VMs named, one after the other."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -8,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deployments.cli.context import Context, pass_context
-from deployments.cli.output import error_data
+from deployments.cli.output import error_data, exit_code_of
+from deployments.cli.signals import heed_signals
 from deployments.cli.words import size
 from deployments.embedded import prefect_api, quiet_environment
 from infra.errors import UsageError, VmborgError
@@ -44,11 +46,29 @@ def command(context: Context, *, vms: tuple[str, ...], everything: bool) -> int:
     names = _all_names(context) if everything else list(dict.fromkeys(vms))
     quiet_environment(_console_level(context))
     with prefect_api(config.state_dir) as wait_for_api:
-        import_module("flows.backup_vm")
+        import_module("flows.backup_vm").backup_vm.on_running(_heed_signals_again)
+        if not context.verbose:
+            _quieten()
         wait_for_api()
         outcomes = [_back_up(context, name) for name in names]
     _print(context, outcomes)
     return _exit_code(outcomes)
+
+
+def _quieten() -> None:
+    """Keep off the console what the command tells itself (errors), and the address of a server without dashboard."""
+    for logger in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+        for handler in logging.getLogger(logger).handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR and not record.getMessage().startswith("View at ")
+
+
+def _heed_signals_again(_flow: object, _run: object, _state: object) -> None:
+    heed_signals()
 
 
 def _all_names(context: Context) -> list[str]:
@@ -135,5 +155,5 @@ def _data(outcome: Outcome) -> dict[str, object]:
 def _exit_code(outcomes: Sequence[Outcome]) -> int:
     errors = [outcome.error for outcome in outcomes if outcome.error]
     if errors:
-        return max(error.exit_code for error in errors) if len(errors) == len(outcomes) else 1
+        return exit_code_of(errors) if len(errors) == len(outcomes) else 1
     return PARTIAL_EXIT if any(outcome.state == "partial" for outcome in outcomes) else 0

@@ -23,7 +23,7 @@ from infra.borg.answers import (
 )
 from infra.borg.command import Finished, Target, run_borg
 from infra.borg.messages import ArchiveProgress, Message, PercentProgress
-from infra.errors import BorgError, NoSpace, RepositoryLocked, RepositoryNotFound
+from infra.errors import BorgError, NoSpace, RepositoryInvalid, RepositoryLocked, RepositoryNotFound
 
 __all__ = ["ArchiveInfo", "ArchiveItem", "CreateResult", "Repository", "RepositoryInfo"]
 
@@ -135,8 +135,22 @@ class Repository:
         return True
 
     def probe(self) -> None:
-        """Prove in about half a second that it is there, not locked for long, and that the passphrase opens it."""
-        self._borg("list", "--last", "1", "--short", self.location, lock_wait=_PROBE_LOCK_WAIT_S, timeout=_QUERY_S)
+        """Prove in about half a second that it is there, not locked for long, and opens as it is configured.
+
+        Raises RepositoryInvalid when it is not encrypted and should be, or the other way round.
+        """
+        listing = ("list", "--json", "--last", "1", self.location)
+        self._require_mode(self._json(*listing, lock_wait=_PROBE_LOCK_WAIT_S, timeout=_QUERY_S))
+
+    def _require_mode(self, document: dict[str, Any]) -> None:
+        mode: str = document["encryption"]["mode"]
+        if (mode == "none") != (self.encryption == "none"):
+            raise RepositoryInvalid(
+                f"The repository {self.location} is not encrypted as the configuration says.",
+                evidence=f"borg: encryption mode {mode}; the configuration: encryption {self.encryption}",
+                remedy="The mode is fixed when a repository is created: correct `encryption`, or name a new location "
+                "and run `vmborg init`.",
+            )
 
     def info(self) -> RepositoryInfo:
         """Identity, mode of encryption and size."""
@@ -150,15 +164,21 @@ class Repository:
 
     # ------------------------------------------------------------------------------------------------- archives
 
-    def archives(self, glob: str | None = None, *, lock_wait: int | None = None) -> list[ArchiveInfo]:
+    def archives(
+        self, glob: str | None = None, *, lock_wait: int | None = None, to_write: bool = False
+    ) -> list[ArchiveInfo]:
         """All archives or those that a shell glob matches, oldest first, with the facts of their comments.
 
-        It proves too that the repository is there and that the passphrase opens it. `lock_wait` in seconds.
+        It proves too that the repository is there and that the passphrase opens it; with `to_write` also that it is
+        encrypted as it is configured (RepositoryInvalid). `lock_wait` in seconds.
         """
         pattern = ["--glob-archives", glob] if glob is not None else []
         keys = "{archive}{time}{comment}"
         listing = ("list", "--json", "--format", keys, *pattern, self.location)
-        return archive_infos(self._json(*listing, lock_wait=lock_wait, timeout=_QUERY_S))
+        document = self._json(*listing, lock_wait=lock_wait, timeout=_QUERY_S)
+        if to_write:
+            self._require_mode(document)
+        return archive_infos(document)
 
     def items(self, archive: str, *, unique: bool = False, lock_wait: int | None = None) -> list[ArchiveItem]:
         """Every file and directory of an archive. `unique` asks for that too; it needs borg's chunks cache.

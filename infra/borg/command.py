@@ -1,8 +1,10 @@
 """The one place that starts borg: binary, environment, common options, both pipes, typed errors."""
 
+import errno
 import logging
 import os
 import shlex
+import shutil
 import sys
 import threading
 import time
@@ -15,12 +17,20 @@ from infra.borg.failures import failure
 from infra.borg.locks import holders
 from infra.borg.messages import LogMessage, Message, parse_line
 from infra.borg.readahead import ReadAhead
-from infra.errors import RepositoryLocked, RepositoryUnreachable
+from infra.errors import (
+    BorgError,
+    NoSpace,
+    RepositoryFull,
+    RepositoryLocked,
+    RepositoryUnreachable,
+    VmborgError,
+)
 from infra.process import Child, spawn
 
 logger = logging.getLogger("vmborg.borg")
 
 _KEPT_MESSAGES = 200
+_FULL = 16 * 1024**2  # bytes free; borg's index files need some at a time
 _POLL_S = 0.1
 _TERMINATE_GRACE_S = 15.0
 
@@ -110,12 +120,37 @@ def run_borg(  # noqa: PLR0913 - each is a thing that callers vary
         with ReadAhead(child.pid, read_ahead):
             stopped = run.wait(stop)
         done = Finished(run.stdout, time.monotonic() - begun, run.read_bytes, stopped)
-    error = None if stopped else failure(argv, child.popen.returncode, run.messages, location=target.location)
+    if stopped:
+        return done
+    base = str(target.base_dir)
+    error = failure(argv, child.popen.returncode, run.messages, location=target.location, base_dir=base)
     if error is None:
         return done
+    raise _known_better(target, error)
+
+
+def _known_better(target: Target, error: BorgError) -> VmborgError:
+    """The error with what only this host can tell: who holds a lock, which file system is full."""
     if isinstance(error, RepositoryLocked):
         error.evidence = "\n".join([error.evidence, *holders(error.evidence)])
-    raise error
+    if isinstance(error, RepositoryFull) and _is_ours_that_is_full(target, error):
+        return NoSpace(
+            f"The file system of vmborg's own files is full ({target.base_dir}).",
+            evidence=error.evidence,
+            remedy="Free some space there: borg keeps its caches below state_dir. The repository is not touched.",
+        )
+    return error
+
+
+def _is_ours_that_is_full(target: Target, error: RepositoryFull) -> bool:
+    """borg says no more than ENOSPC: its caches may be what finds no room."""
+    if os.strerror(errno.ENOSPC) not in error.evidence:
+        return False
+    if str(target.base_dir) in error.evidence:
+        return True
+    ours = shutil.disk_usage(target.base_dir).free
+    theirs = shutil.disk_usage(target.location).free if Path(target.location).is_dir() else ours + 1
+    return ours < min(theirs, _FULL)
 
 
 def _hangs(argv: Sequence[str]) -> RepositoryUnreachable:

@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -10,7 +11,15 @@ from typing import Any, cast, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from infra.config.models import Config, VmPolicy
+from infra.config.models import (
+    EXACTLY_ONE,
+    Config,
+    RepositoryConfig,
+    SecretRef,
+    VmPolicy,
+    VmsConfig,
+    missing_passphrase,
+)
 from infra.config.nodes import Parsed, PathInFile, Problem, parse
 from infra.errors import ConfigError
 
@@ -48,12 +57,12 @@ def check(text: str, *, name: str) -> Config:
             details = error.errors(include_url=False, include_context=True, include_input=True)
             problems += [_problem(detail, parsed) for detail in details]
         problems += _cross_check(data, parsed)
+        found = [*_secret_mistakes(data), *_contradictions(_what_is_right(data))]
+        problems += [Problem(parsed.line(path), path, text) for path, text in found]
     elif parsed.data is not None:
         problems.append(Problem(1, (), "must be a mapping (key: value), not a list or a single text"))
     elif not problems:
         problems.append(Problem(1, (), "the file is empty"))
-    if config is not None and not problems:
-        problems += [Problem(parsed.line(path), path, text) for path, text in _contradictions(config)]
     if config is None or problems:
         raise _refusal(problems, name)
     return config
@@ -209,6 +218,43 @@ def _cross_check(data: dict[str, Any], parsed: Parsed) -> list[Problem]:
             here = ("repositories", name, "location")
             problems.append(Problem(parsed.line(here), here, f"the same as that of {other!r}"))
     return problems
+
+
+def _secret_mistakes(data: dict[str, Any]) -> Iterator[tuple[PathInFile, str]]:
+    """What the models say too, but only of a section in which nothing else is wrong."""
+    repositories = _mapping(data, "repositories")
+    for name in repositories:
+        settings = _mapping(repositories, name)
+        encryption = settings.get("encryption") or RepositoryConfig.model_fields["encryption"].default
+        bare = bool(settings) and isinstance(encryption, str) and settings.get("passphrase") is None
+        if bare and (problem := missing_passphrase(encryption)):
+            yield ("repositories", name), problem
+        forms = {key for key, value in _mapping(settings, "passphrase").items() if value is not None}
+        if len(forms & set(SecretRef.model_fields)) > 1:
+            yield ("repositories", name, "passphrase"), EXACTLY_ONE
+
+
+def _what_is_right(data: dict[str, Any]) -> Config:
+    """The policies with every key that is right by itself, so that contradictions are told beside other mistakes."""
+    exclude = _mapping(data, "vms").get("exclude")
+    overrides = _mapping(data, "vms", "overrides")
+    vms = VmsConfig.model_construct(
+        defaults=_right_keys(_mapping(data, "vms", "defaults")),
+        exclude=tuple(each for each in cast("list[Any]", exclude) if isinstance(each, str))
+        if isinstance(exclude, list)
+        else (),
+        overrides={vm: _right_keys(_mapping(overrides, vm)) for vm in overrides},
+    )
+    return Config.model_construct(vms=vms)
+
+
+def _right_keys(written: dict[str, Any]) -> VmPolicy:
+    right: dict[str, Any] = {}
+    for key, value in written.items():
+        with suppress(ValidationError):
+            VmPolicy.model_validate({key: value})
+            right[key] = value
+    return VmPolicy.model_validate(right)
 
 
 def _contradictions(config: Config) -> Iterator[tuple[PathInFile, str]]:

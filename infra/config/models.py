@@ -35,6 +35,16 @@ from infra.model import Quiesce, StateDir
 
 _UNENCRYPTED = "none"
 
+EXACTLY_ONE = "must have exactly one of file, command, env, credential"
+
+
+def missing_passphrase(encryption: str) -> str:
+    """What is wrong when this mode of encryption has no passphrase, "" for none."""
+    if encryption == _UNENCRYPTED:
+        return ""
+    return f"encryption {encryption} needs a passphrase, e.g. {{file: /etc/vmborg/passphrase}}"
+
+
 RESERVED = ("dumps", "cloud", "alerts")  # sections of later versions: only empty ones are accepted
 
 
@@ -57,6 +67,10 @@ class SecretRef(Section):
         description="A systemd credential (LoadCredential= of the unit).",
     )
 
+    @field_serializer("command", when_used="json-unless-none")
+    def _program_alone(self, command: tuple[str, ...]) -> list[str]:
+        return [command[0], *(["…"] if len(command) > 1 else [])]  # an argument may be the secret
+
     @model_validator(mode="before")
     @classmethod
     def _never_the_secret_itself(cls, data: Any) -> Any:
@@ -69,7 +83,7 @@ class SecretRef(Section):
     @model_validator(mode="after")
     def _exactly_one(self) -> "SecretRef":
         if len(self.model_fields_set) != 1:
-            raise ValueError("must have exactly one of file, command, env, credential")
+            raise ValueError(EXACTLY_ONE)
         return self
 
     def __str__(self) -> str:
@@ -139,10 +153,16 @@ class RepositoryConfig(Section):
         examples=["ssh -i /etc/vmborg/id_ed25519"],
     )
 
+    @field_serializer("rsh", when_used="json-unless-none")
+    def _program_alone(self, rsh: str) -> str:
+        program, blank, _ = rsh.strip().partition(" ")
+        return f"{program} …" if blank else program  # an argument may be a password (sshpass -p)
+
     @model_validator(mode="after")
     def _passphrase_where_needed(self) -> "RepositoryConfig":
-        if self.encryption != _UNENCRYPTED and self.passphrase is None:
-            raise ValueError(f"encryption {self.encryption} needs a passphrase, e.g. {{file: /etc/vmborg/passphrase}}")
+        problem = missing_passphrase(self.encryption) if self.passphrase is None else ""
+        if problem:
+            raise ValueError(problem)
         return self
 
 
@@ -270,6 +290,11 @@ class Config(Section):
     def is_excluded(self, vm: str) -> str | None:
         """The entry of `vms.exclude` that leaves this VM out, or None."""
         return next((glob for glob in self.vms.exclude if vm == glob or fnmatchcase(vm, glob)), None)
+
+    def required_exclusions(self, vm: str) -> tuple[str, ...]:
+        """The disks to leave out that this VM must have: those of its override. The defaults name other VMs' too."""
+        override = self.vms.overrides.get(vm)
+        return override.exclude_disks if override else ()
 
     def policy(self, vm: str) -> VmPolicy:
         """The policy of the VM of this name: the defaults with its override."""

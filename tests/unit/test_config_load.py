@@ -59,6 +59,33 @@ vms:
     assert [line for line in expected if line not in said] == []
 
 
+def test_no_mistake_hides_another() -> None:
+    """Mistakes that take two values to see are told although one of their section is wrong by itself."""
+    text = """\
+repositories:
+  main: {location: relative/path, encryption: repokey}
+  two: {location: /x, passphrase: {file: /x, env: Y, comand: [a]}}
+vms:
+  defaults: {repository: mian, retention: {daily: 0}}
+  exclude: ["db*"]
+  overrides:
+    db01: {quiesce: require, min_free: 3GiB}
+"""
+    said = _refused(text)
+    expected = [
+        "has 8 mistakes",
+        "line 2: repositories.main: encryption repokey needs a passphrase",
+        "line 2: repositories.main.location: must be an absolute path",
+        "line 3: repositories.two.passphrase: must have exactly one of",
+        "line 3: repositories.two.passphrase.comand: unknown key",
+        "line 5: vms.defaults.repository: there is no repository 'mian'",
+        "line 5: vms.defaults.retention: keeps no archive at all",
+        "line 8: vms.overrides.db01: never used",
+        "vms.overrides.db01.min_free_start: must not be smaller than min_free",
+    ]
+    assert [line for line in expected if line not in said] == []
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
