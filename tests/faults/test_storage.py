@@ -47,22 +47,25 @@ def places(images: Path) -> Iterator[Places]:
             DiskSpec("vda", make_disk(root / "a.qcow2", size=64 * MIB, data=4 * MIB)),
             DiskSpec("vdb", raw, format="raw"),
             DiskSpec("vdc", make_disk(device, size=64 * MIB, format="raw"), format="raw", kind="block"),
-            DiskSpec("vdd", stack.enter_context(failing_image(root)), format="raw", relabel=False),
+            DiskSpec("vdd", stack.enter_context(failing_device(root)), format="raw", kind="block"),
         ]
         yield Places(tight, small, root / "broken", disks)
 
 
 @contextmanager
-def failing_image(folder: Path) -> Iterator[Path]:
-    """An image of 8 MiB without a file system, every read of which fails while the file `broken` exists."""
+def failing_device(folder: Path) -> Iterator[Path]:
+    """A block device of 8 MiB without a file system, every read of which fails while the file `broken` exists."""
     content, image = folder / "d.content", folder / "d.raw"
     content.write_bytes(os.urandom(8 * MIB))
     image.touch()
     server = ["nbdkit", "-s", "--filter=error", "file", str(content), "error=EIO", "error-pread-rate=100%"]
-    argv = ["nbdfuse", "-o", "allow_other", str(image), "--command", *server, f"error-file={folder / 'broken'}"]
-    with spawn(argv) as fuse:
+    argv = ["nbdfuse", str(image), "--command", *server, f"error-file={folder / 'broken'}"]
+    with (folder / "nbdfuse.log").open("wb") as log, spawn(argv, stdout=log, stderr=log) as fuse:
         wait_for(lambda: image.stat().st_size, timeout=30, what="nbdfuse")
-        yield image
+        # Not the image itself: nobody knows how much room there is on its file system.
+        device = run(["losetup", "--find", "--show", "--direct-io=on", str(image)], timeout=30).stdout.strip()
+        yield Path(device)
+        run(["losetup", "--detach", device], timeout=30)
         run(["fusermount3", "-u", str(image)], timeout=30)
         fuse.wait(30)
 
@@ -213,6 +216,7 @@ def test_a_disk_cannot_be_read(stored: Rig, places: Places) -> None:
     with rig.running() as running:
         borg = rig.hold()
         places.broken.touch()
+        run(["blockdev", "--flushbufs", rig.bases["vdd"]], timeout=30)  # else the kernel remembers what it holds
         let_go(borg)
         call = running.wait()
     try:

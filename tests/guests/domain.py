@@ -32,7 +32,6 @@ class DiskSpec:
     shareable: bool = False
     device: str = "disk"
     discard: bool = False
-    relabel: bool = True  # False: libvirt leaves the file's owner alone (a file in FUSE may have none to change)
 
 
 def domain_xml(
@@ -114,9 +113,7 @@ def _add_disk(devices: ET.Element, disk: DiskSpec, *, machine: str) -> None:
     if disk.discard:
         driver.set("discard", "unmap")
     if disk.path is not None:
-        source = ET.SubElement(element, "source", {"dev" if disk.kind == "block" else "file": str(disk.path)})
-        if not disk.relabel:
-            ET.SubElement(source, "seclabel", model="dac", relabel="no")
+        ET.SubElement(element, "source", {"dev" if disk.kind == "block" else "file": str(disk.path)})
     ET.SubElement(element, "target", dev=disk.target, bus=_bus(disk, machine))
     if disk.readonly or disk.device == "cdrom":
         ET.SubElement(element, "readonly")
