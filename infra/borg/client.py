@@ -36,6 +36,8 @@ FILES_CACHE = "ctime,size,inode"
 is started meanwhile has libvirt change the owner, and so the ctime, of a template that nobody writes to."""
 
 _PROBE_LOCK_WAIT_S = 20
+_QUERY_S = 1800.0
+"""Seconds that a question may take once borg has the lock: a large chunks cache is built anew in minutes."""
 _CHECKPOINT_INTERVAL_S = 10 * 365 * 86400  # never: a killed run shall leave no NAME.checkpoint
 
 # Neither stored nor brought back: plain borg restores what is stored, too.
@@ -103,7 +105,7 @@ class Repository:
 
     def probe(self) -> None:
         """Prove in about half a second that it is there, not locked for long, and that the passphrase opens it."""
-        self._borg("list", "--last", "1", "--short", self.location, lock_wait=_PROBE_LOCK_WAIT_S)
+        self._borg("list", "--last", "1", "--short", self.location, lock_wait=_PROBE_LOCK_WAIT_S, timeout=_QUERY_S)
 
     def info(self) -> RepositoryInfo:
         """Identity, mode of encryption and size."""
@@ -125,26 +127,27 @@ class Repository:
         pattern = ["--glob-archives", glob] if glob is not None else []
         keys = "{archive}{time}{comment}"
         listing = ("list", "--json", "--format", keys, *pattern, self.location)
-        return archive_infos(self._json(*listing, lock_wait=lock_wait))
+        return archive_infos(self._json(*listing, lock_wait=lock_wait, timeout=_QUERY_S))
 
-    def items(self, archive: str, *, unique: bool = False) -> list[ArchiveItem]:
+    def items(self, archive: str, *, unique: bool = False, lock_wait: int | None = None) -> list[ArchiveItem]:
         """Every file and directory of an archive. `unique` asks for that too; it needs borg's chunks cache.
 
-        Raises ArchiveNotFound.
+        `lock_wait` in seconds. Raises ArchiveNotFound.
         """
         keys = "{type}{path}{size}" + ("{dcsize}" if unique else "")
-        done = self._borg("list", "--json-lines", "--format", keys, self._named(archive))
+        listing = ("list", "--json-lines", "--format", keys, self._named(archive))
+        done = self._borg(*listing, lock_wait=lock_wait, timeout=_QUERY_S)
         found = (json.loads(line) for line in done.stdout.splitlines() if line)
         return [ArchiveItem(each["path"], each["type"], each["size"], each.get("dcsize")) for each in found]
 
-    def delete(self, names: Sequence[str]) -> None:
-        """Delete archives by their exact names; space is freed by a compact. Raises ArchiveNotFound."""
+    def delete(self, names: Sequence[str], *, lock_wait: int | None = None, timeout: float = _QUERY_S) -> None:
+        """Delete archives by their exact names; space is freed by a compact. Seconds. Raises ArchiveNotFound."""
         for name in names:
-            self._borg("delete", self._named(name))
+            self._borg("delete", self._named(name), lock_wait=lock_wait, timeout=timeout)
 
-    def rename(self, old: str, new: str) -> None:
-        """Rename an archive. Raises ArchiveNotFound, ArchiveExists."""
-        self._borg("rename", self._named(old), new)
+    def rename(self, old: str, new: str, *, lock_wait: int | None = None) -> None:
+        """Rename an archive; `lock_wait` in seconds. Raises ArchiveNotFound, ArchiveExists."""
+        self._borg("rename", self._named(old), new, lock_wait=lock_wait, timeout=_QUERY_S)
 
     def _named(self, archive: str) -> str:
         return f"{self.location}::{archive}"

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from infra.borg.failures import failure
 from infra.borg.locks import holders
 from infra.borg.messages import LogMessage, Message, parse_line
 from infra.borg.readahead import ReadAhead
-from infra.errors import RepositoryLocked
+from infra.errors import RepositoryLocked, RepositoryUnreachable
 from infra.process import Child, spawn
 
 logger = logging.getLogger("vmborg.borg")
@@ -78,14 +79,16 @@ def run_borg(  # noqa: PLR0913 - each is a thing that callers vary
     env: dict[str, str] | None = None,
     output: IO[bytes] | None = None,
     read_ahead: Sequence[str] = (),
+    timeout: float | None = None,
 ) -> Finished:
     """Run one borg command to its end, and return what it wrote on stdout.
 
     `arguments` begin with the command's name. `listener` gets every message. When `stop` is set, borg is ended with
     SIGTERM: it releases its locks and keeps no archive (borg docs: internals/frontends, Signal.SIGTERM). `read_ahead`
-    are files that it reads from beginning to end.
+    are files that it reads from beginning to end. `timeout` bounds in seconds what it takes beside waiting for a lock:
+    a repository may hang.
 
-    Raises BorgError's subtypes for every exit code but 0.
+    Raises BorgError's subtypes for every exit code but 0, RepositoryUnreachable at the end of `timeout`.
     """
     wait = target.lock_wait if lock_wait is None else lock_wait
     common = ["--log-json", "--lock-wait", str(wait)]
@@ -103,13 +106,11 @@ def run_borg(  # noqa: PLR0913 - each is a thing that callers vary
         stdout=output,
         own_session=True,  # Ctrl-C is for us: on SIGINT borg saves a NAME.checkpoint before it ends
     ) as child:
-        run = _Run(child, listener)
+        run = _Run(child, listener, seconds=None if timeout is None else timeout + wait)
         with ReadAhead(child.pid, read_ahead):
             stopped = run.wait(stop)
         done = Finished(run.stdout, time.monotonic() - begun, run.read_bytes, stopped)
-    if stopped:
-        return done
-    error = failure(argv, child.popen.returncode, run.messages, location=target.location)
+    error = None if stopped else failure(argv, child.popen.returncode, run.messages, location=target.location)
     if error is None:
         return done
     if isinstance(error, RepositoryLocked):
@@ -117,11 +118,20 @@ def run_borg(  # noqa: PLR0913 - each is a thing that callers vary
     raise error
 
 
+def _hangs(argv: Sequence[str]) -> RepositoryUnreachable:
+    return RepositoryUnreachable(
+        "borg did not end in time; it was ended.",
+        evidence=shlex.join(argv),
+        remedy="Look whether the repository's storage, or the server that it is on, answers.",
+    )
+
+
 class _Run:
     """Reads both pipes of a running borg, so that neither blocks it."""
 
-    def __init__(self, child: Child, listener: Listener | None) -> None:
+    def __init__(self, child: Child, listener: Listener | None, *, seconds: float | None) -> None:
         self._child = child
+        self._end = None if seconds is None else time.monotonic() + seconds
         self._listener = listener
         self.messages: list[LogMessage] = []
         self.stdout = ""
@@ -142,6 +152,8 @@ class _Run:
             if stop is not None and stop.is_set() and not stopped:
                 stopped = True
                 self._child.terminate(_TERMINATE_GRACE_S)
+            if self._end is not None and time.monotonic() > self._end and self._problem is None:
+                self._problem = _hangs(self._child.argv)
             if self._problem is not None:
                 self._child.terminate(_TERMINATE_GRACE_S)
             self._look()

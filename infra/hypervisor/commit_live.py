@@ -27,6 +27,7 @@ from infra.errors import (
     HypervisorUnreachable,
 )
 from infra.hypervisor.domain import Domain
+from infra.hypervisor.parsed import ParsedMirror
 from infra.model import ImageKind, Overlay
 
 logger = logging.getLogger("vmborg.commit")
@@ -60,6 +61,7 @@ class _Stage(StrEnum):
     ENDING = "on the base, the job is ending"
     DONE = "on the base"
     ELSEWHERE = "not on the overlay and not on the base"
+    FOREIGN = "in a block job of somebody else's"
 
 
 def commit_live(
@@ -103,6 +105,8 @@ def _stage(domain: Domain, overlay: Overlay) -> _Stage:
     disk = live.disk(overlay.target) if live else None
     if disk is None:
         return _Stage.ELSEWHERE
+    if disk.mirror is not None and not is_commit_into(disk.mirror, overlay.base):
+        return _Stage.FOREIGN
     if disk.image.path == overlay.path:
         if disk.mirror is None:
             return _Stage.NO_JOB
@@ -110,6 +114,11 @@ def _stage(domain: Domain, overlay: Overlay) -> _Stage:
     if disk.image.path == overlay.base:
         return _Stage.DONE if disk.mirror is None else _Stage.ENDING
     return _Stage.ELSEWHERE
+
+
+def is_commit_into(mirror: ParsedMirror, base: str) -> bool:
+    """Whether a disk's block job is an active commit into this image. Pure."""
+    return mirror.job == "active-commit" and mirror.image.path == base
 
 
 def _begin(domain: Domain, overlay: Overlay) -> None:
@@ -135,7 +144,7 @@ def _wait_ready(domain: Domain, overlay: Overlay, seconds: float) -> _Stage:
         stage = _stage(domain, overlay)
         if stage in (_Stage.READY, _Stage.DONE):
             return stage
-        if stage is _Stage.ELSEWHERE:
+        if stage in (_Stage.ELSEWHERE, _Stage.FOREIGN):
             raise DomainStateChanged(f"Disk {overlay.target} is no longer where it was.", evidence=stage)
         without_job = without_job + 1 if stage is _Stage.NO_JOB else 0
         if without_job >= _ENDED_LOOKS:
@@ -154,6 +163,7 @@ def _wait_ready(domain: Domain, overlay: Overlay, seconds: float) -> _Stage:
 def _pivot(domain: Domain, overlay: Overlay, seconds: float) -> None:
     until = time.monotonic() + seconds
     evidence = ""
+    odd = 0  # looks in a row; while libvirt takes note of the job's end, its definition shows all kinds of things
     while True:
         try:
             domain.pivot(overlay.target)
@@ -166,10 +176,9 @@ def _pivot(domain: Domain, overlay: Overlay, seconds: float) -> None:
         if stage is _Stage.DONE:
             domain.block_job(overlay.target)  # waits until libvirt has written the definitions and ended the job
             return
-        if stage is _Stage.ELSEWHERE:
-            raise DomainStateChanged(f"Disk {overlay.target} is no longer where it was.", evidence=stage)
-        if stage is _Stage.NO_JOB:
-            raise _job_failed(domain, overlay)
+        odd = odd + 1 if stage in (_Stage.ELSEWHERE, _Stage.FOREIGN, _Stage.NO_JOB) else 0
+        if odd >= _ENDED_LOOKS:
+            raise _not_pivoting(domain, overlay, stage)
         if time.monotonic() > until:
             raise _Late(
                 f"The pivot of disk {overlay.target} did not happen in {seconds:g} s.",
@@ -177,6 +186,12 @@ def _pivot(domain: Domain, overlay: Overlay, seconds: float) -> None:
                 remedy="The guest runs on; `vmborg recover` tries again.",
             )
         time.sleep(_STEP_S)
+
+
+def _not_pivoting(domain: Domain, overlay: Overlay, stage: _Stage) -> HypervisorError:
+    if stage is _Stage.NO_JOB:
+        return _job_failed(domain, overlay)
+    return DomainStateChanged(f"Disk {overlay.target} is no longer where it was.", evidence=stage)
 
 
 def _job_failed(domain: Domain, overlay: Overlay) -> CommitFailed:

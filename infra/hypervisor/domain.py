@@ -76,10 +76,6 @@ class Domain:
         """The reason for its state, as libvirt's number: codes.PAUSED_IOERROR."""
         return self._read("Reading the state of", lambda raw: raw.state()[1])
 
-    def life(self) -> int:
-        """libvirt's number of the running domain, which each start gives anew; -1 while it is shut off."""
-        return self._read("Looking up", lambda raw: raw.ID())
-
     def persistent(self) -> bool:
         """Whether it has a definition that outlives its shut-off."""
         return self._read("Looking up", lambda raw: bool(raw.isPersistent()))

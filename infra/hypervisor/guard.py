@@ -110,8 +110,8 @@ class OverlayGuard:
         while not self._end.is_set():
             self.reason = self._look()
             if self.reason:
-                logger.warning("the copy is ended early: %s", self.reason)
                 self._on_stop(self.reason)
+                logger.warning("the copy is ended early: %s", self.reason)
                 return
             self._end.wait(INTERVAL_S)
 

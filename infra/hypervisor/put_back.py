@@ -23,7 +23,8 @@ from infra.hypervisor.commit_live import Deadlines, commit_live
 from infra.hypervisor.connection import Hypervisor
 from infra.hypervisor.definition import with_base
 from infra.hypervisor.domain import Domain
-from infra.hypervisor.overlay_file import commit_offline
+from infra.hypervisor.overlay_file import commit_offline, stamp
+from infra.hypervisor.qemu_process import life_of
 from infra.hypervisor.recovery_plan import Act, Place, Step, View, plan
 from infra.hypervisor.recovery_view import look
 from infra.hypervisor.standstill import Record, Standstill
@@ -178,15 +179,15 @@ class _Work:
 
     def _ask_pivot(self, domain: Domain, overlay: Overlay) -> None:
         """On disk before the pivot is asked for: whoever comes after us must know that it may have happened."""
-        self._record.remember(pivoting=(*self._others(overlay), (overlay.target, domain.life())))
+        self._record.remember(pivoting=(*self._others(overlay), (overlay.target, life_of(domain.uuid))))
 
     def _settle(self, overlay: Overlay) -> None:
         """On disk before the overlay's file goes: its content is in the base."""
-        self._record.remember(
-            pivoting=self._others(overlay), settled=tuple(sorted({*self._record.entry.settled, overlay.target}))
-        )
+        others = tuple(mark for mark in self._record.entry.settled if mark[0] != overlay.target)
+        settled = (*others, (overlay.target, *stamp(overlay.path)))
+        self._record.remember(pivoting=self._others(overlay), settled=settled)
 
-    def _others(self, overlay: Overlay) -> tuple[tuple[str, int], ...]:
+    def _others(self, overlay: Overlay) -> tuple[tuple[str, str], ...]:
         return tuple(asked for asked in self._record.entry.pivoting if asked[0] != overlay.target)
 
     def _redefine(self, overlay: Overlay) -> None:
@@ -231,7 +232,7 @@ class _Work:
         on_overlay = {seen.overlay.target for seen in view.overlays if seen.live is Place.OVERLAY}
         self._record.remember(
             pivoting=tuple(asked for asked in self._record.entry.pivoting if asked[0] not in on_overlay),
-            settled=tuple(target for target in self._record.entry.settled if target not in on_overlay),
+            settled=tuple(mark for mark in self._record.entry.settled if mark[0] not in on_overlay),
         )
 
     def _refused(self, overlay: Overlay, reason: str) -> RecoveryFailed:

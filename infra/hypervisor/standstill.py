@@ -8,6 +8,7 @@ from typing import Any
 from infra.errors import DomainNotFound, DomainStateChanged, HypervisorError
 from infra.hypervisor.connection import Hypervisor
 from infra.hypervisor.domain import Domain
+from infra.hypervisor.qemu_process import life_of
 from infra.hypervisor.thaw import Thaw, thaw
 from infra.model import DomainState, JournalEntry
 
@@ -54,6 +55,9 @@ class Standstill:
         """Thaw the guest if the entry says that it may be frozen; whether it certainly is not. Raises nothing."""
         if not self._record.entry.freeze:
             return True
+        if self._another_qemu():
+            self._record.remember(freeze=False)
+            return True
         try:
             domain = self._domain()
             with suppress(DomainStateChanged):  # shut off: nothing is frozen, and thaw() finds that out
@@ -69,6 +73,11 @@ class Standstill:
         if result.thawed:
             self._record.tell(f"thawed {result.thawed} file systems of the guest")
         return result.confirmed
+
+    def _another_qemu(self) -> bool:
+        """Whether the one that we made stand still has ended: the guest that runs now was started since."""
+        life = self._record.entry.life
+        return life not in ("", life_of(self._record.entry.uuid))
 
     @contextmanager
     def pause(self) -> Generator[bool]:
@@ -90,7 +99,7 @@ class Standstill:
             return
         with suppress(DomainNotFound, DomainStateChanged):  # it ended: nothing is paused
             domain = self._domain()
-            if domain.state() is DomainState.PAUSED:
+            if domain.state() is DomainState.PAUSED and not self._another_qemu():
                 domain.resume()
                 self._record.tell("resumed the guest, which was paused so that a commit gets ready")
         self._record.remember(paused=False)

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from infra.errors import JournalError
 from infra.model import JournalEntry
 
-VERSION = 1
+VERSION = 2
 _SUFFIX = ".json"
 _UNFINISHED = ".new"
 _ENTRY = TypeAdapter(JournalEntry)

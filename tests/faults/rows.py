@@ -43,7 +43,8 @@ def results(stats: Mapping[str, Sequence[Any]]) -> list[tuple[Row, str]]:
     """Each fault that was injected and how its test ended: `passed` only if everything about it passed."""
     found: dict[int, tuple[Row, str]] = {}
     for report in [each for reports in stats.values() for each in reports]:
-        given = dict(report.user_properties).get("fault") if isinstance(report, pytest.TestReport) else None
+        properties: dict[str, Any] = dict(report.user_properties) if isinstance(report, pytest.TestReport) else {}
+        given = properties.get("fault")
         if given is None:
             continue
         number, row = given["number"], given["row"]

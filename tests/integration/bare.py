@@ -135,7 +135,7 @@ def begin_run(domain: Domain, folder: Path, *, places: Mapping[str, Path] | None
         if places and disk.target in places:
             path = str(places[disk.target] / Path(path).name)
         overlays.append(Overlay(disk.target, disk.base.path, disk.base.kind, disk.base.format, path))
-    take_snapshot(domain, facts, overlays)
+    take_snapshot(domain, facts, overlays, run_id=run_id)
     return JournalEntry(
         run_id=run_id,
         uuid=facts.uuid,
