@@ -7,13 +7,14 @@ from pathlib import Path
 from tests.guests import wait_for
 
 
-def _numbers() -> list[int]:
+def numbers() -> list[int]:
+    """All process ids."""
     return [int(process.name) for process in Path("/proc").glob("[0-9]*")]
 
 
 def children(pid: int) -> list[int]:
     """The process ids of its children."""
-    return [each for each in _numbers() if parent(each) == pid]
+    return [each for each in numbers() if parent(each) == pid]
 
 
 def descendants(pid: int) -> list[int]:
@@ -45,9 +46,9 @@ def parent(pid: int) -> int:
         return 0
 
 
-def borg_creating(repository: Path) -> int:
+def borg_creating(repository: Path | str) -> int:
     """The process id of a `borg create` into this repository, 0 for none."""
-    for pid in _numbers():
+    for pid in numbers():
         argv = command(pid)
         if "create" in argv and any(argument.startswith(f"{repository}::") for argument in argv):
             return pid
@@ -62,7 +63,7 @@ def reads(pid: int, image: Path) -> bool:
         return False
 
 
-def hold_borg(repository: Path, image: Path, *, timeout: float = 90) -> int:
+def hold_borg(repository: Path | str, image: Path, *, timeout: float = 90) -> int:
     """Stop borg while it reads this image; return its process id. Undone by `let_go`."""
 
     def reading() -> int:

@@ -56,7 +56,8 @@ class Rig:
         """
         command = [str(VMBORG)] if not program else [str(VMBORG.with_name("python")), "-m", *program.split(" ", 1)]
         words = arguments or ("backup", "--", self.guest.name)
-        argv = [*command, "--config", str(self.site.config), "--json", *words]
+        # Signals that were ignored by whoever started the tests would stay ignored.
+        argv = ["env", "--default-signal", *command, "--config", str(self.site.config), "--json", *words]
         logs = self.site.root / "running"
         logs.mkdir(exist_ok=True)
         environment = {"PREFECT_API_URL": self.site.api, **(env or {})}
