@@ -60,14 +60,13 @@ def failing_device(folder: Path) -> Iterator[Path]:
     image.touch()
     server = ["nbdkit", "-s", "--filter=error", "file", str(content), "error=EIO", "error-pread-rate=100%"]
     argv = ["nbdfuse", str(image), "--command", *server, f"error-file={folder / 'broken'}"]
-    with (folder / "nbdfuse.log").open("wb") as log, spawn(argv, stdout=log, stderr=log) as fuse:
+    with (folder / "nbdfuse.log").open("wb") as log, spawn(argv, stdout=log, stderr=log):
         wait_for(lambda: image.stat().st_size, timeout=30, what="nbdfuse")
         # Not the image itself: nobody knows how much room there is on its file system.
         device = run(["losetup", "--find", "--show", "--direct-io=on", str(image)], timeout=30).stdout.strip()
         yield Path(device)
         run(["losetup", "--detach", device], timeout=30)
         run(["fusermount3", "-u", str(image)], timeout=30)
-        fuse.wait(30)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +114,7 @@ def fill_at_once(rig: Rig, running: Running, full: Volume, target: str) -> None:
     """Fill the file system between two looks of the guard: the guest writes to this disk and is paused by qemu."""
     os.kill(running.child.pid, signal.SIGSTOP)
     full.fill()
-    writes(rig, target, 40)
+    writes(rig, target, 32)
     rig.guest.wait_state("paused")
     os.kill(running.child.pid, signal.SIGCONT)
 
@@ -171,6 +170,9 @@ def test_overlays_and_bases_are_filled(stored: Rig, places: Places) -> None:
     rig = stored
     with rig.running() as running:
         rig.hold()
+        # What the overlay holds needs room in the sparse base.
+        code, said = rig.guest.exec(["sh", "-c", "dd if=/dev/zero of=/data/vdb/first bs=1M count=12 && sync"], 60)
+        assert code == 0, said
         fill_at_once(rig, running, places.tight, "vdb")
         call = running.wait()
     error = rig.check_failed(call, "CommitFailed")
@@ -180,6 +182,7 @@ def test_overlays_and_bases_are_filled(stored: Rig, places: Places) -> None:
     places.tight.free()
     rig.recover()
     wait_written(rig, "vdb")
+    rig.guest.exec(["rm", "/data/vdb/first"])
     rig.check()
 
 
