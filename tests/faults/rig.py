@@ -27,6 +27,10 @@ class Running:
         self.child = child
         self._folder = folder
 
+    def told(self) -> str:
+        """What it has said so far on stderr."""
+        return (self._folder / "stderr").read_text(errors="replace")
+
     def wait(self, timeout: float = 120) -> Call:
         """Its end. A code below 0 is the signal that killed it."""
         code = self.child.wait(timeout)
