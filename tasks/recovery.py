@@ -100,8 +100,8 @@ def recover_all(config: Config, *, only: str | None = None) -> list[Recovery]:
     entries = [entry for entry in found.entries if only in {None, entry.name, entry.uuid}]
     recovered: list[Recovery] = []
     if entries:
-        with Hypervisor.open(config.hypervisor.uri) as hypervisor:
-            recovered = _beside_each_other(lambda entry: _put_back(config, hypervisor, journal, entry), entries)
+        Hypervisor.open(config.hypervisor.uri).close()  # it answers
+        recovered = _beside_each_other(lambda entry: _put_back(config, journal, entry), entries)
         recovered = [
             _and_dropped(config, entry, recovery) if recovery.closed else recovery
             for entry, recovery in zip(entries, recovered, strict=True)
@@ -133,10 +133,16 @@ def _beside_each_other(work: Callable[[JournalEntry], Recovery], entries: Sequen
     return [results[entry.uuid] for entry in entries]
 
 
-def _put_back(config: Config, hypervisor: Hypervisor, journal: Journal, entry: JournalEntry) -> Recovery:
-    """Raises nothing that a domain could be the reason of."""
+def _put_back(config: Config, journal: Journal, entry: JournalEntry) -> Recovery:
+    """Raises nothing that a domain could be the reason of.
+
+    On a connection of its own: on a shared one a call for a qemu that hangs held up those for others (libvirt 9.0).
+    """
     try:
-        with domain_lock(StateDir(config.state_dir).locks, entry.uuid, entry.name):
+        with (
+            domain_lock(StateDir(config.state_dir).locks, entry.uuid, entry.name),
+            Hypervisor.open(config.hypervisor.uri) as hypervisor,
+        ):
             current = journal.read(entry.uuid)
             if current is None:
                 return Recovery(entry.uuid, entry.name, ("its run ended by itself",))

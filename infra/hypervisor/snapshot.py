@@ -97,9 +97,9 @@ def take_snapshot(
             remedy=_remedy(error),
             code=error.code,
         ) from error
-    strays = _strays(domain.live(), overlays, run_id=run_id)
-    if strays:
-        return strays
+    others = strays(domain.live(), overlays, run_id=run_id)
+    if others:
+        return others
     places = overlay_places(domain, overlays)
     wrong = [target for target, place in places.items() if place is not Place.OVERLAY]
     if wrong:
@@ -124,8 +124,8 @@ def _require_same_disks(domain: Domain, facts: DomainFacts) -> None:
         )
 
 
-def _strays(live: ParsedDomain | None, overlays: Sequence[Overlay], *, run_id: str) -> tuple[Overlay, ...]:
-    """What libvirt named after the snapshot. Pure."""
+def strays(live: ParsedDomain | None, overlays: Sequence[Overlay], *, run_id: str) -> tuple[Overlay, ...]:
+    """The overlays that libvirt made and named after the snapshot. Pure."""
     ours = {overlay.path for overlay in overlays}
     return tuple(
         Overlay(
