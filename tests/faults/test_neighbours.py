@@ -3,13 +3,13 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.process import spawn
+from infra.process import Child, spawn
 from tests.e2e.checks import assert_on_bases, sources
 from tests.e2e.held import let_go
 from tests.faults.rig import MIB, Rig
@@ -89,10 +89,18 @@ def dumping(rig: Rig) -> Iterator[None]:
             yield
             assert dump.poll() is None
             virsh(rig.guest.uri, "domjobabort", rig.guest.uuid)
-            dump.wait(60)
+            wait_for(lambda: drained(reader, dump), timeout=60, what="the end of the dump", interval=0.01)
     finally:
         os.close(reader)
         pipe.unlink()
+
+
+def drained(reader: int, writer: Child) -> bool:
+    """Read what is in the pipe (qemu gives up only then); whether the program that writes has ended."""
+    with suppress(BlockingIOError):
+        while os.read(reader, MIB):
+            pass
+    return writer.poll() is not None
 
 
 @pytest.mark.fault(

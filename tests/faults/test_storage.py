@@ -40,7 +40,7 @@ def places(images: Path) -> Iterator[Places]:
     root.mkdir()
     with ExitStack() as stack:
         tight = stack.enter_context(volume(root / "tight", 256 * MIB))
-        small = stack.enter_context(volume(root / "small", 64 * MIB))
+        small = stack.enter_context(volume(root / "small", 96 * MIB))
         device = stack.enter_context(loop_device(root / "device", 64 * MIB))
         raw = make_disk(tight.folder / "b.raw", size=128 * MIB, format="raw", data=64 * MIB)
         disks = [
@@ -129,7 +129,7 @@ def test_overlays_fill_up(stored: Rig) -> None:
     """The guard ends a copy that would go on for ever; nobody sees the guest paused."""
     rig = stored
     states: set[str] = set()
-    with settings(rig.site, policy={"min_free": "40MiB"}), repeating(lambda: states.add(rig.guest.state())):
+    with settings(rig.site, policy={"min_free": "56MiB", "min_free_start": "64MiB"}), repeating(lambda: states.add(rig.guest.state())):
         with rig.running() as running:
             rig.hold()  # borg is never let go
             writes(rig, "vdc", 32)
