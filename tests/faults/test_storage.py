@@ -129,7 +129,10 @@ def test_overlays_fill_up(stored: Rig) -> None:
     """The guard ends a copy that would go on for ever; nobody sees the guest paused."""
     rig = stored
     states: set[str] = set()
-    with settings(rig.site, policy={"min_free": "56MiB", "min_free_start": "64MiB"}), repeating(lambda: states.add(rig.guest.state())):
+    with (
+        settings(rig.site, policy={"min_free": "56MiB", "min_free_start": "64MiB"}),
+        repeating(lambda: states.add(rig.guest.state())),
+    ):
         with rig.running() as running:
             rig.hold()  # borg is never let go
             writes(rig, "vdc", 32)
