@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from tests.guests import wait_for
@@ -64,14 +65,23 @@ def reads(pid: int, image: Path) -> bool:
 
 
 def hold_borg(repository: Path | str, image: Path, *, timeout: float = 90) -> int:
-    """Stop borg while it reads this image; return its process id. Undone by `let_go`."""
+    """Stop borg while it reads this image; return its process id. Undone by `let_go`.
 
-    def reading() -> int:
-        pid = borg_creating(repository)
-        return pid if pid and reads(pid, image) else 0
-
-    pid = wait_for(reading, timeout=timeout, what="borg create", interval=0.01)
+    It goes step by step from its start on: on a busy machine it could read the whole image between two looks.
+    """
+    pid = wait_for(lambda: borg_creating(repository), timeout=timeout, what="borg create", interval=0.01)
     os.kill(pid, signal.SIGSTOP)
+
+    def reading() -> bool:
+        if reads(pid, image):
+            return True
+        assert not gone(pid), f"borg ended before it read {image}"
+        let_go(pid)
+        time.sleep(0.002)
+        os.kill(pid, signal.SIGSTOP)
+        return False
+
+    wait_for(reading, timeout=timeout, what=f"borg at {image}", interval=0)
     return pid
 
 
