@@ -87,6 +87,12 @@ class Worker:
             self.dashboard.delete(f"deployments/{deployment['id']}")
         self.dashboard.delete(f"work_pools/{self.pool}")
 
+    def unschedule(self) -> None:
+        """Take all schedules away: only `start` begins runs then."""
+        for deployment in self.deployments():
+            for schedule in deployment["schedules"]:
+                self.dashboard.delete(f"deployments/{deployment['id']}/schedules/{schedule['id']}")
+
     def deployments(self) -> list[Row]:
         """Those of this pool."""
         return self.dashboard.ask("deployments", work_pools={"name": {"any_": [self.pool]}})

@@ -64,7 +64,7 @@ def wait_commit(rig: Rig, target: str = "vda", *, timeout: float = 60, nearly_do
 
 def reach_commit(rig: Rig) -> None:
     """From the create step of a run that just began, which is to be in `slow_commit`, into its commit of 200 MiB."""
-    borg = rig.hold()
+    borg = rig.hold(timeout=240)
     load(rig, 200)
     let_go(borg)
     wait_commit(rig)

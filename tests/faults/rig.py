@@ -72,9 +72,9 @@ class Rig:
         ):
             yield Running(child, logs)
 
-    def hold(self, target: str = "vdb") -> int:
+    def hold(self, target: str = "vdb", *, timeout: float = 90) -> int:
         """Stop borg in the middle of the create step, while it reads this disk; return its process id."""
-        return hold_borg(self.site.repository_path, Path(self.bases[target]))
+        return hold_borg(self.site.repository_path, Path(self.bases[target]), timeout=timeout)
 
     def archives(self) -> list[str]:
         """The finished archives of the repository, oldest first."""

@@ -27,6 +27,7 @@ def serving(whole_rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A pool of this host, with both deployments."""
     home = tmp_path_factory.mktemp("worker")
     with Worker(whole_rig.site.api, POOL, whole_rig.site.config, home).serving() as worker:
+        worker.unschedule()  # a reconcile in the middle would help too early
         yield worker
 
 
@@ -40,7 +41,7 @@ def worker(serving: Worker) -> Worker:
 def begin(rig: Rig, worker: Worker) -> tuple[str, int]:
     """A backup that the worker runs, held in create: the flow run's id, and borg's process."""
     run_id = worker.start("backup-vm", vm=rig.guest.name)
-    borg = rig.hold()
+    borg = rig.hold(timeout=240)  # a worker takes its time
     assert sources(rig.guest) != rig.bases
     return run_id, borg
 
