@@ -2,9 +2,11 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from typing import Any
 
-from infra.hypervisor.connection import Hypervisor
+from infra.hypervisor.connection import Hypervisor, Link
+from tests.e2e.held import let_go
 from tests.faults.rig import MIB, Rig
 from tests.guests import virsh, wait_for
 
@@ -28,12 +30,16 @@ def slow_commit(rig: Rig, target: str = "vda", *, mib_s: int = 1) -> Iterator[No
     over = threading.Event()
 
     def slow_down() -> None:
-        with Hypervisor.open(rig.guest.uri) as hypervisor:
-            domain = hypervisor.by_uuid(rig.guest.uuid)
+        with closing(Link(rig.guest.uri)) as link:
             while not over.wait(0.005):
-                if domain.block_job(target) is not None:
-                    set_speed(rig, target, mib_s=mib_s)
+                if link.read_domain(rig.guest.uuid, what="Slowing", operation=slowed):
                     return
+
+    def slowed(raw: Any) -> bool:
+        if not raw.blockJobInfo(target):
+            return False
+        raw.blockJobSetSpeed(target, mib_s)  # not by virsh: when that has started, the commit may be over
+        return True
 
     thread = threading.Thread(target=slow_down, name="slow-commit", daemon=True)
     thread.start()
@@ -50,9 +56,18 @@ def wait_commit(rig: Rig, target: str = "vda", *, timeout: float = 60, nearly_do
     def there() -> bool:
         with Hypervisor.open(rig.guest.uri) as hypervisor:
             job = hypervisor.by_uuid(rig.guest.uuid).block_job(target)
-        return job is not None and job.cur > 0 and (job.end - job.cur < 24 * MIB) == nearly_done
+        slow = job is not None and job.bandwidth > 0
+        return job is not None and slow and job.cur > 0 and (job.end - job.cur < 24 * MIB) == nearly_done
 
     wait_for(there, timeout=timeout, what=f"the commit of {target}", interval=0.05)
+
+
+def reach_commit(rig: Rig) -> None:
+    """From the create step of a run that just began, which is to be in `slow_commit`, into its commit of 200 MiB."""
+    borg = rig.hold(timeout=240)
+    load(rig, 200)
+    let_go(borg)
+    wait_commit(rig)
 
 
 def set_speed(rig: Rig, target: str = "vda", *, mib_s: int) -> None:

@@ -27,6 +27,10 @@ class Running:
         self.child = child
         self._folder = folder
 
+    def told(self) -> str:
+        """What it has said so far on stderr."""
+        return (self._folder / "stderr").read_text(errors="replace")
+
     def wait(self, timeout: float = 120) -> Call:
         """Its end. A code below 0 is the signal that killed it."""
         code = self.child.wait(timeout)
@@ -56,7 +60,8 @@ class Rig:
         """
         command = [str(VMBORG)] if not program else [str(VMBORG.with_name("python")), "-m", *program.split(" ", 1)]
         words = arguments or ("backup", "--", self.guest.name)
-        argv = [*command, "--config", str(self.site.config), "--json", *words]
+        # Signals that were ignored by whoever started the tests would stay ignored.
+        argv = ["env", "--default-signal", *command, "--config", str(self.site.config), "--json", *words]
         logs = self.site.root / "running"
         logs.mkdir(exist_ok=True)
         environment = {"PREFECT_API_URL": self.site.api, **(env or {})}
@@ -67,9 +72,9 @@ class Rig:
         ):
             yield Running(child, logs)
 
-    def hold(self, target: str = "vdb") -> int:
+    def hold(self, target: str = "vdb", *, timeout: float = 90) -> int:
         """Stop borg in the middle of the create step, while it reads this disk; return its process id."""
-        return hold_borg(self.site.repository_path, Path(self.bases[target]))
+        return hold_borg(self.site.repository_path, Path(self.bases[target]), timeout=timeout)
 
     def archives(self) -> list[str]:
         """The finished archives of the repository, oldest first."""

@@ -1,15 +1,18 @@
 """Faults while the overlays are committed back into their bases."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from tests.e2e.held import let_go
 from tests.e2e.observing import repeating
-from tests.faults.commits import hurry, load, set_speed, slow_commit, unload, wait_commit
-from tests.faults.rig import Rig, kill
+from tests.faults.commits import LOAD, hurry, load, reach_commit, set_speed, slow_commit, unload, wait_commit
+from tests.faults.processes import qemu_of
+from tests.faults.rig import MIB, Rig, Running, kill
 from tests.guests import Guest
 
 pytestmark = pytest.mark.e2e
@@ -24,23 +27,92 @@ def loaded(rig: Rig) -> Iterator[Rig]:
 
 @pytest.mark.fault(
     "kill -9 of the run inside the block commit",
-    seen="run Crashed; `status` and `doctor` critical",
+    seen="the run stays Running in Prefect; `status` and `doctor` critical: `vmborg recover VM`",
     does="the commit goes on in qemu; the next recover, backup or reconcile takes it over and pivots",
 )
 def test_killed_in_the_commit(loaded: Rig) -> None:
     """The job outlives the run; recover takes it over."""
     rig = loaded
     with rig.running() as run, slow_commit(rig):
-        borg = rig.hold()
-        load(rig, 200)
-        let_go(borg)
-        wait_commit(rig)
+        reach_commit(rig)
         kill(run.child.pid, signal.SIGKILL)
         assert run.wait().code == -signal.SIGKILL
+    assert rig.dashboard.last_run(rig.guest.name)["state_type"] == "RUNNING"
     rig.check_critical()
     hurry(rig)
     rig.recover()
     rig.check()
+    assert rig.archives() == rig.earlier
+
+
+@pytest.mark.fault(
+    "qemu killed inside the block commit",
+    seen="run Completed; the VM is shut off",
+    does="commits what is left of the overlays with qemu-img, corrects the definition, keeps the archive",
+)
+def test_qemu_killed_in_the_commit(loaded: Rig) -> None:
+    """The guest is gone, its last writes and the archive are not."""
+    rig = loaded
+    with rig.running() as run, slow_commit(rig):
+        reach_commit(rig)
+        os.kill(qemu_of(rig.guest), signal.SIGKILL)
+        call = run.wait()
+    assert call.code == 0, call.stdout + call.stderr
+    rig.check("shut off")
+    assert len(rig.archives()) == len(rig.earlier) + 1
+    rig.guest.start().wait_agent()
+    rig.guest.wait_ready()
+    code, said = rig.guest.exec(["stat", "-c", "%s", LOAD])
+    assert (code, int(said)) == (0, 200 * MIB)
+
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+ENDED_WITHIN_S = 90  # 30 on a host that has nothing else to do
+
+
+def check_ended(rig: Rig, run: Running, number: signal.Signals) -> None:
+    """The signal ended the run in time, and its VM is back."""
+    call = run.wait(ENDED_WITHIN_S)
+    assert call.code == 128 + number, f"exit code {call.code}\n{call.stdout}\n{call.stderr}"
+    assert number.name in call.stderr + call.stdout
+    rig.check()
+    assert not rig.unfinished()
+    assert rig.archives() == rig.earlier
+    state = rig.dashboard.last_run(rig.guest.name)["state"]
+    assert state["type"] == "CRASHED", state
+
+
+def signal_rows(where: str, does: str) -> list[Any]:
+    """A row for each signal that ends a command."""
+    seen = "run Crashed; the command ends with exit code 128 + the signal's number"
+    return [
+        pytest.param(number, id=number.name, marks=pytest.mark.fault(f"{number.name} {where}", seen=seen, does=does))
+        for number in SIGNALS
+    ]
+
+
+@pytest.mark.parametrize(
+    "number", signal_rows("inside `borg create`", "ends borg, puts the VM back, leaves no archive")
+)
+def test_a_signal_in_create(rig: Rig, number: signal.Signals) -> None:
+    """The run ends in time with the VM put back, although borg does not move."""
+    with rig.running() as run:
+        rig.hold()
+        kill(run.child.pid, number)
+        check_ended(rig, run, number)
+
+
+@pytest.mark.parametrize(
+    "number", signal_rows("inside the block commit", "its last act takes the commit over and pivots; leaves no archive")
+)
+def test_a_signal_in_the_commit(loaded: Rig, number: signal.Signals) -> None:
+    """The commit is brought to its end."""
+    rig = loaded
+    with rig.running() as run, slow_commit(rig):
+        reach_commit(rig)
+        kill(run.child.pid, number)
+        hurry(rig)
+        check_ended(rig, run, number)
 
 
 @contextmanager

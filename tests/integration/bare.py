@@ -81,10 +81,16 @@ class Bare:
         return replace(begin_run(self.domain, self.folder), phase=phase)
 
     def put_back(
-        self, entry: JournalEntry, *, commit_deadline: float = 60, pause: float = 0, **listeners: Any
+        self,
+        entry: JournalEntry,
+        *,
+        commit_deadline: float = 60,
+        pivot_deadline: float = 20,
+        pause: float = 0,
+        **listeners: Any,
     ) -> PutBackReport:
         """As a backup does it."""
-        deadlines = Deadlines(commit=commit_deadline, pivot=20, pause=pause)
+        deadlines = Deadlines(commit=commit_deadline, pivot=pivot_deadline, pause=pause)
         return put_back(self.hypervisor, entry, deadlines=deadlines, **listeners)
 
     def definition(self) -> str:
