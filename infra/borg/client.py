@@ -78,7 +78,6 @@ class Repository:
         )
 
     def _borg(self, *arguments: str, **how: Any) -> Finished:
-        self.target.base_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         done = run_borg(self.target, arguments, **how)
         self.seconds += done.seconds
         return done

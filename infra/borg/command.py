@@ -16,7 +16,7 @@ from infra.borg.failures import failure
 from infra.borg.locks import holders
 from infra.borg.messages import LogMessage, Message, parse_line
 from infra.borg.readahead import ReadAhead
-from infra.errors import BorgError, NoSpace, RepositoryFull, RepositoryLocked, VmborgError
+from infra.errors import BorgError, NoSpace, RepositoryFull, RepositoryLocked, StorageError, VmborgError
 from infra.process import Child, spawn
 
 logger = logging.getLogger("vmborg.borg")
@@ -88,8 +88,9 @@ def run_borg(  # noqa: PLR0913 - each is a thing that callers vary
     SIGTERM: it releases its locks and keeps no archive (borg docs: internals/frontends, Signal.SIGTERM). `read_ahead`
     are files that it reads from beginning to end.
 
-    Raises BorgError's subtypes for every exit code but 0.
+    Raises BorgError's subtypes for every exit code but 0; StorageError when borg's own folder cannot be made.
     """
+    _make_base_dir(target.base_dir)
     wait = target.lock_wait if lock_wait is None else lock_wait
     common = ["--log-json", "--lock-wait", str(wait)]
     if target.remote_path:
@@ -117,6 +118,17 @@ def run_borg(  # noqa: PLR0913 - each is a thing that callers vary
     if error is None:
         return done
     raise _known_better(target, error)
+
+
+def _make_base_dir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StorageError(
+            f"The folder of borg's caches cannot be made in state_dir ({path}).",
+            evidence=f"{error.filename}: {error.strerror}",
+            remedy="Make room on the file system of state_dir, and run vmborg as root.",
+        ) from error
 
 
 def _known_better(target: Target, error: BorgError) -> VmborgError:
