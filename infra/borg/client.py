@@ -87,7 +87,6 @@ class Repository:
         )
 
     def _borg(self, *arguments: str, **how: Any) -> Finished:
-        self.target.base_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self.only_reads and arguments[0] in _READING and self.read_only:
             arguments = (arguments[0], "--bypass-lock", *arguments[1:])
         done = self._run(arguments, how)

@@ -23,6 +23,7 @@ from infra.errors import (
     RepositoryFull,
     RepositoryLocked,
     RepositoryUnreachable,
+    StorageError,
     VmborgError,
 )
 from infra.process import Child, spawn
@@ -98,8 +99,10 @@ def run_borg(  # noqa: PLR0913 - each is a thing that callers vary
     are files that it reads from beginning to end. `timeout` bounds in seconds what it takes beside waiting for a lock:
     a repository may hang.
 
-    Raises BorgError's subtypes for every exit code but 0, RepositoryUnreachable at the end of `timeout`.
+    Raises BorgError's subtypes for every exit code but 0, RepositoryUnreachable at the end of `timeout`, StorageError
+    when borg's own folder cannot be made.
     """
+    _make_base_dir(target.base_dir)
     wait = target.lock_wait if lock_wait is None else lock_wait
     common = ["--log-json", "--lock-wait", str(wait)]
     if target.remote_path:
@@ -127,6 +130,17 @@ def run_borg(  # noqa: PLR0913 - each is a thing that callers vary
     if error is None:
         return done
     raise _known_better(target, error)
+
+
+def _make_base_dir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StorageError(
+            f"The folder of borg's caches cannot be made in state_dir ({path}).",
+            evidence=f"{error.filename}: {error.strerror}",
+            remedy="Make room on the file system of state_dir, and run vmborg as root.",
+        ) from error
 
 
 def _known_better(target: Target, error: BorgError) -> VmborgError:

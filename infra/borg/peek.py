@@ -31,7 +31,6 @@ def peek_archives(repository: Repository) -> list[ArchiveInfo]:
 
 def _list(repository: Repository, *, past_lock: bool) -> list[ArchiveInfo]:
     target = repository.target
-    target.base_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     argv = ["list", "--json", "--format", "{archive}{time}{comment}"]
     env = {"BORG_CACHE_DIR": str(target.base_dir / "peek")} if past_lock else {}
     option = ["--bypass-lock"] if past_lock else []
