@@ -31,6 +31,10 @@ VERBS = {
     "restore": "Bring a VM back from an archive",
     "recover": "Put VMs that dead runs left on overlays back",
     "status": "One line a VM: its last good archive, and whether that is good enough",
+    "prune": "Delete the archives that no rule keeps",
+    "hold": "Keep an archive from being pruned",
+    "release": "End a hold",
+    "retire": "Show VMs that are gone; forget one",
     "config": "Check, show and generate the configuration",
 }
 MONITORS = {"status", "doctor"}  # their exit codes are read by monitoring systems

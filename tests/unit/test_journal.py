@@ -96,9 +96,7 @@ def test_a_write_that_dies_leaves_the_entry_before_it(journal: Journal) -> None:
     assert journal.read(UUID) == replace(ENTRY, phase=Phase.SNAPSHOTTED)
 
 
-def test_file_and_folder_are_on_disk_before_write_returns(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_and_folder_are_on_disk_before_write_returns(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """write() syncs the new file, gives it its name, then syncs the folder, in that order."""
     journal.directory.mkdir(parents=True)
     calls: list[tuple[str, str]] = []
@@ -259,9 +257,7 @@ def test_a_dead_holder_holds_nothing(tmp_path: Path) -> None:
         "    child = subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL)\n"
         "    print(child.pid, flush=True); sys.stdin.read()"
     )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    holder = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdin
     assert holder.stdout
     child = int(holder.stdout.readline())

@@ -14,7 +14,7 @@ OTHER = Overlay("vdb", "/i/b.raw", ImageKind.FILE, "raw", "/i/b.vmborg.qcow2")
 
 def seen(live: Place, inactive: Place, content: Content = Content.DATA, **more: object) -> Seen:
     """A looked-at overlay that no other domain uses."""
-    return replace(Seen(OVERLAY, live, inactive, content=content, users=()), **more)  # type: ignore[arg-type]
+    return replace(Seen(OVERLAY, live, inactive, content=content, users=()), **more)
 
 
 def acts(*overlays: Seen, phase: Phase = Phase.SNAPSHOTTED, resumable: bool = False) -> list[Act]:
