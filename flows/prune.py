@@ -9,10 +9,11 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from infra.config.models import Config
-from infra.errors import UsageError, VmborgError
+from infra.errors import VmborgError
 from tasks.job import load_config
 from tasks.logs import forward_to_run
-from tasks.policy import step
+from tasks.policy import artifact_key, step
+from tasks.repositories import repository_names
 from tasks.retention.model import Pruned, rows
 from tasks.retention.outlook import View
 from tasks.retention.run import look_around, prune_repository
@@ -32,7 +33,7 @@ def prune_one(config: Config, name: str, view: View, *, dry_run: bool) -> Pruned
     pruned = prune_repository(config, name, view, dry_run=dry_run)
     if pruned.outlook is not None:
         create_table_artifact(
-            key=f"prune-{name}".lower().replace("_", "-").replace(".", "-"),
+            key=artifact_key("prune", name),
             table=rows(pruned.outlook),
             description=_describe(pruned),
         )
@@ -50,25 +51,13 @@ def prune(config: str | None = None, repository: str | None = None, *, dry_run: 
     """
     forward_to_run()
     settings = load_config(config)
-    names = _names(settings, repository)
+    names = repository_names(settings, repository)
     view = look_at_host(settings)
     done = [_try(settings, name, view, dry_run=dry_run) for name in names]
     failed = [each.repository for each in done if each.error]
     if failed:
         return Failed(message=f"Not pruned: {', '.join(failed)}", data=done)
     return Completed(message="; ".join(_summary(each) for each in done), data=done)
-
-
-def _names(config: Config, repository: str | None) -> list[str]:
-    if repository is None:
-        return list(config.repositories)
-    if repository not in config.repositories:
-        raise UsageError(
-            f"There is no repository {repository!r} in the configuration.",
-            evidence=f"known: {', '.join(sorted(config.repositories))}",
-            remedy="Name one of these.",
-        )
-    return [repository]
 
 
 def _try(config: Config, name: str, view: View, *, dry_run: bool) -> Pruned:

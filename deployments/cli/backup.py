@@ -113,6 +113,8 @@ def _print(context: Context, outcomes: Sequence[Outcome]) -> None:
     for result in done:
         for disk in result.uncovered:
             context.output.note(f"{result.vm}: not covered: {disk}")
+        if result.unexpected:
+            context.output.note(f"{result.vm}: unexpected growth: {result.unexpected}")
         for action in result.recovered:
             context.output.note(f"{result.vm}: recovered first: {action}")
 

@@ -35,6 +35,7 @@ VERBS = {
     "hold": "Keep an archive from being pruned",
     "release": "End a hold",
     "retire": "Show VMs that are gone; forget one",
+    "check": "Check repositories, and that archives can be read",
     "config": "Check, show and generate the configuration",
 }
 MONITORS = {"status", "doctor"}  # their exit codes are read by monitoring systems
