@@ -28,7 +28,8 @@ _STEPS = 10_000  # borg tells its progress in steps of its own; the bar has thes
 @step("borg-check")
 def check_one(config: Config, name: str, *, verify_data: bool) -> Checked:
     """borg's own check of one repository; see tasks.checking.run for the errors."""
-    with ProgressReporter(source=name, key=artifact_key("check", name), total=_STEPS) as reporter:
+    key, what = artifact_key("check", name), f"Checking the repository {name}"
+    with ProgressReporter(source=name, key=key, total=_STEPS, description=what) as reporter:
 
         def tell(progress: PercentProgress) -> None:
             reporter.report(_STEPS * progress.current // max(progress.total, 1))

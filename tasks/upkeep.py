@@ -1,6 +1,7 @@
 """What prunes, checks and copies of a repository remember on this host: one file of facts a repository."""
 
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,22 @@ def count_freed(state: StateDir, repository: str, *, freed: int, segments: int) 
     remember(state, repository, freed_bytes=total, freed_segments=facts.get("freed_segments", 0) + segments)
 
 
-def segment_count(location: str) -> int:
-    """How many segment files a repository on this host has; 0 for one elsewhere."""
+def segment_names(location: str) -> set[str]:
+    """The segment files of a repository on this host; none for one elsewhere."""
     if not location.startswith("/"):
-        return 0
-    return sum(len(files) for _, _, files in os.walk(Path(location) / "data"))
+        return set()
+    return {name for name in file_sizes(Path(location)) if name.startswith("data/")}
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Every file below a folder with its size in bytes; a file that goes away meanwhile is passed over."""
+    found: dict[str, int] = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            with suppress(FileNotFoundError):
+                found[path.relative_to(folder).as_posix()] = path.lstat().st_size
+    return found
 
 
 def stamp(when: datetime) -> str:

@@ -36,6 +36,7 @@ VERBS = {
     "release": "End a hold",
     "retire": "Show VMs that are gone; forget one",
     "check": "Check repositories, and that archives can be read",
+    "sync": "Copy a repository to a cloud, or fetch a copy",
     "config": "Check, show and generate the configuration",
 }
 MONITORS = {"status", "doctor"}  # their exit codes are read by monitoring systems

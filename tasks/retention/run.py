@@ -19,7 +19,7 @@ from tasks.repositories import open_repository
 from tasks.retention.model import Pruned
 from tasks.retention.outlook import Outlook, View, plan_repository
 from tasks.retention.sources import read_holding
-from tasks.upkeep import count_freed, segment_count
+from tasks.upkeep import count_freed, segment_names
 
 logger = logging.getLogger("vmborg.prune")
 
@@ -97,7 +97,7 @@ def _delete(repository: Repository, names: list[str]) -> None:
 
 
 def _compact(config: Config, name: str, repository: Repository) -> int:
-    before = segment_count(repository.location)
+    before = segment_names(repository.location)
     freed = compact(repository)
-    count_freed(config.state, name, freed=freed, segments=max(before - segment_count(repository.location), 0))
+    count_freed(config.state, name, freed=freed, segments=len(before - segment_names(repository.location)))
     return freed
