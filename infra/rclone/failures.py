@@ -47,7 +47,7 @@ _KINDS = (
         RemoteFull,
         re.compile(
             r"no space left|disk quota exceeded|quota ?exceeded|insufficient ?storage|StatusCode: 507|storage ?full"
-            r"|XMinioStorageFull|not enough free space",
+            r"|XMinioStorageFull|not enough free space|too big for remaining disk space",
             re.IGNORECASE,
         ),
         "The remote {remote} is full.",

@@ -117,7 +117,7 @@ def require_local(job: CloudJob) -> None:
         raise SourceUnfit(
             f"The repository {place} is not on this host.",
             evidence="rclone reads the repository's files",
-            remedy="Copy it from the host where it is, or use `replicas`.",
+            remedy="Copy it from the host where it is.",
         )
     if not job.folder.is_dir():
         raise unfit(place, "there is no such folder")

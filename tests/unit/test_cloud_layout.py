@@ -129,6 +129,7 @@ def test_a_remote_that_is_gone() -> None:
         ("ssh: handshake failed: ssh: unable to authenticate", RemoteDenied),
         ("api error RequestTimeTooSkewed: The difference", ClockSkewed),
         ("write /mnt/x: no space left on device", RemoteFull),
+        ("preallocate: file too big for remaining disk space", RemoteFull),
         ("StatusCode: 507, api error XMinioStorageFull", RemoteFull),
         ("googleapi: Error 403: storageQuotaExceeded", RemoteFull),
         ("dial tcp 127.0.0.1:1: connect: connection refused", RemoteUnreachable),

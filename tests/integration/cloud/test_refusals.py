@@ -11,12 +11,14 @@ from infra.errors_upkeep import (
     CheckStale,
     ClockSkewed,
     RemoteDenied,
+    RemoteFull,
     RemoteGone,
     RemoteUnreachable,
     SegmentChanged,
     SourceSwapped,
     SourceUnfit,
 )
+from infra.process import run
 from tests.integration.cloud.site import HOUR, MIB, NOW, VM, Site
 from tests.integration.spoiling import flipped_byte, largest_segment, segments
 
@@ -141,6 +143,24 @@ def test_revoked_credentials_and_a_network_that_is_cut(site: Site) -> None:
     assert site.cloud.content() == before
     site.cloud.configure()
     site.copy()
+
+
+def test_a_full_remote(still: Site) -> None:
+    """A remote that runs full in the middle is told as such; the generation before is fetched whole."""
+    disk = still.root / "small"
+    disk.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", "size=20m", "vmborg-test", str(disk)], timeout=10)
+    try:
+        still.cloud.config.write_text(still.cloud.config.read_text() + "\n[small]\ntype = local\n")
+        still.remote = f"small:{disk}/vmborg"
+        still.copy(NOW - HOUR)
+        still.back_up(3, size=24 * MIB)
+        with pytest.raises(RemoteFull) as caught:
+            still.copy()
+        assert "history_days" in caught.value.remedy
+        assert still.fetch("before") == [VM.format(1), VM.format(2)]
+    finally:
+        run(["umount", str(disk)], timeout=10)
 
 
 def test_an_open_rclone_conf_is_refused(site: Site) -> None:
