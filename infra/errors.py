@@ -46,6 +46,8 @@ retried.
     └── RestoreError
         ├── UnsafeArchive           the archive asks for something a restore must not do
         └── TargetExists
+
+Those of retention, health checks and cloud copies are in infra/errors_upkeep.py.
 """
 
 from typing import ClassVar

@@ -235,6 +235,11 @@ class StateDir:
         return self.root / "keys"
 
     @property
+    def upkeep(self) -> Path:
+        """What prunes, checks and cloud copies remember."""
+        return self.root / "upkeep"
+
+    @property
     def prefect(self) -> Path:
         """PREFECT_HOME of runs without a server."""
         return self.root / "prefect"

@@ -7,8 +7,10 @@ from typing import Any
 from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
+from infra.errors import JournalError
 from tasks.archives import ArchiveFigures
 from tasks.domains import FrozenPoint
+from tasks.growth import record
 from tasks.job import BackupJob
 from tasks.policy import step
 
@@ -37,6 +39,7 @@ class BackupResult:
     disks: tuple[dict[str, Any], ...]
     uncovered: tuple[str, ...]
     recovered: tuple[str, ...]  # what an earlier run's leftovers needed
+    unexpected: str = ""  # what is unexpected about the amount of new data
 
     @property
     def partial(self) -> bool:
@@ -62,6 +65,7 @@ def publish(job: BackupJob, point: FrozenPoint, figures: ArchiveFigures, recover
         disks=tuple(asdict(disk) for disk in figures.disks),
         uncovered=tuple(f"{disk.target}: {disk.reason}" for disk in point.facts.uncovered),
         recovered=recovered,
+        unexpected=_growth(job, figures),
     )
     create_table_artifact(
         key=f"backup-result-{job.uuid}",
@@ -78,6 +82,26 @@ def publish(job: BackupJob, point: FrozenPoint, figures: ArchiveFigures, recover
     )
     logger.info("archive %s: %d bytes read into it, %d stored", result.archive, result.original, result.stored)
     return result
+
+
+def _growth(job: BackupJob, figures: ArchiveFigures) -> str:
+    """Judge the amount of new data; a verdict that cannot be kept does not spoil a good archive."""
+    try:
+        said = record(
+            job.state,
+            job.config.check,
+            uuid=job.uuid,
+            vm=job.name,
+            archive=figures.archive,
+            stored=figures.stored,
+            when=job.started,
+        )
+    except JournalError as error:
+        logger.warning("the growth of %s is not known: %s", job.name, error.brief)
+        return ""
+    if said:
+        logger.warning("unexpected growth of %s: %s", job.name, said)
+    return said
 
 
 def _row(disk: dict[str, Any], result: BackupResult) -> dict[str, Any]:
@@ -97,6 +121,7 @@ def _describe(result: BackupResult) -> str:
         f"Consistency: {result.consistency} ({result.consistency_reason}).",
     ]
     lines += [f"**Not covered:** {disk}" for disk in result.uncovered]
+    lines += [f"**Unexpected growth:** {result.unexpected}"] if result.unexpected else []
     lines += [f"Recovered first: {action}" for action in result.recovered]
     return "\n\n".join(lines)
 

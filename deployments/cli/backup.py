@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deployments.cli.context import Context, pass_context
+from deployments.cli.flowrun import console_level
 from deployments.cli.output import error_data, exit_code_of
 from deployments.cli.signals import heed_signals
 from deployments.cli.words import size
@@ -44,7 +45,7 @@ def command(context: Context, *, vms: tuple[str, ...], everything: bool) -> int:
         raise UsageError("Say which VMs: either their names or --all.", remedy="See `vmborg backup --help`.")
     config = context.config
     names = _all_names(context) if everything else list(dict.fromkeys(vms))
-    quiet_environment(_console_level(context))
+    quiet_environment(console_level(context))
     with prefect_api(config.state_dir) as wait_for_api:
         import_module("flows.backup_vm").backup_vm.on_running(_heed_signals_again)
         if not context.verbose:
@@ -82,13 +83,6 @@ def _all_names(context: Context) -> list[str]:
             remedy="See `virsh list --all` and vms.exclude.",
         )
     return names
-
-
-def _console_level(context: Context) -> str:
-    if context.verbose:
-        return "DEBUG"
-    # On a terminal the bar tells how far it is; elsewhere the log lines do. Errors are told by the command itself.
-    return "CRITICAL" if context.json or context.output.stderr.isatty() else "INFO"
 
 
 def _back_up(context: Context, name: str) -> Outcome:
@@ -139,6 +133,8 @@ def _print(context: Context, outcomes: Sequence[Outcome]) -> None:
     for result in done:
         for disk in result.uncovered:
             context.output.note(f"{result.vm}: not covered: {disk}")
+        if result.unexpected:
+            context.output.note(f"{result.vm}: unexpected growth: {result.unexpected}")
         for action in result.recovered:
             context.output.note(f"{result.vm}: recovered first: {action}")
 

@@ -33,6 +33,12 @@ VERBS = {
     "restore": "Bring a VM back from an archive",
     "recover": "Put VMs that dead runs left on overlays back",
     "status": "One line a VM: its last good archive, and whether that is good enough",
+    "prune": "Delete the archives that no rule keeps",
+    "hold": "Keep an archive from being pruned",
+    "release": "End a hold",
+    "retire": "Show VMs that are gone; forget one",
+    "check": "Check repositories, and that archives can be read",
+    "sync": "Copy a repository to a cloud, or fetch a copy",
     "config": "Check, show and generate the configuration",
 }
 MONITORS = {"status", "doctor"}  # their exit codes are read by monitoring systems

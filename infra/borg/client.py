@@ -40,6 +40,7 @@ _QUERY_S = 1800.0
 """Seconds that a question may take once borg has the lock: a large chunks cache is built anew in minutes."""
 _SILENT_WAIT_S = 2
 _READING = ("list", "info", "extract")
+_DELETED_AT_ONCE = 100  # names in one call: a call takes half a second, and arguments have a limit
 _CHECKPOINT_INTERVAL_S = 10 * 365 * 86400  # never: a killed run shall leave no NAME.checkpoint
 
 # Neither stored nor brought back: plain borg restores what is stored, too.
@@ -191,9 +192,14 @@ class Repository:
         return [ArchiveItem(each["path"], each["type"], each["size"], each.get("dcsize")) for each in found]
 
     def delete(self, names: Sequence[str], *, lock_wait: int | None = None, timeout: float = _QUERY_S) -> None:
-        """Delete archives by their exact names; space is freed by a compact. Seconds. Raises ArchiveNotFound."""
-        for name in names:
-            self._borg("delete", self._named(name), lock_wait=lock_wait, timeout=timeout)
+        """Delete archives by their exact names; space is freed by a compact. Seconds.
+
+        Raises ArchiveNotFound when one of them is not there; the others are deleted then all the same.
+        """
+        for start in range(0, len(names), _DELETED_AT_ONCE):
+            first, *others = names[start : start + _DELETED_AT_ONCE]
+            # The location alone would name the whole repository.
+            self._borg("delete", self._named(first), *others, lock_wait=lock_wait, timeout=timeout)
 
     def rename(self, old: str, new: str, *, lock_wait: int | None = None) -> None:
         """Rename an archive; `lock_wait` in seconds. Raises ArchiveNotFound, ArchiveExists."""

@@ -201,6 +201,8 @@ def _cross_check(data: dict[str, Any], parsed: Parsed) -> list[Problem]:
     policies: dict[PathInFile, dict[str, Any]] = {("vms", "defaults"): _mapping(data, "vms", "defaults")}
     for vm in _mapping(data, "vms", "overrides"):
         policies["vms", "overrides", vm] = _mapping(data, "vms", "overrides", vm)
+    for copy in _mapping(data, "cloud"):
+        policies["cloud", copy] = {"repository": "main", **_mapping(data, "cloud", copy)}
     problems: list[Problem] = []
     for path, policy in policies.items():
         here: PathInFile = (*path, "repository")

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from infra.config.cloud import CloudConfig, CloudName
 from infra.config.fields import (
     AbsolutePath,
     Compression,
@@ -31,6 +32,7 @@ from infra.config.fields import (
     Text,
 )
 from infra.config.section import Section
+from infra.config.upkeep import CheckConfig, RetiredConfig
 from infra.model import Quiesce, StateDir
 
 _UNENCRYPTED = "none"
@@ -45,7 +47,7 @@ def missing_passphrase(encryption: str) -> str:
     return f"encryption {encryption} needs a passphrase, e.g. {{file: /etc/vmborg/passphrase}}"
 
 
-RESERVED = ("dumps", "cloud", "alerts")  # sections of later versions: only empty ones are accepted
+RESERVED = ("dumps", "alerts")  # sections of later versions: only empty ones are accepted
 
 
 class SecretRef(Section):
@@ -141,6 +143,11 @@ class RepositoryConfig(Section):
     append_only: bool = Field(
         default=False,
         description="Declares that the server refuses deletions, which no client can see: nothing is pruned.",
+    )
+    maintainer: Text | None = Field(
+        default=None,
+        description="The only hypervisor (`hypervisor.name`) that prunes it; this one if left out.",
+        examples=["kvm1"],
     )
     remote_path: Text | None = Field(
         default=None,
@@ -279,7 +286,13 @@ class Config(Section):
     )
     vms: VmsConfig = Field(default_factory=VmsConfig, description="Which VMs are backed up, and how.")
     dumps: Reserved = Field(default_factory=dict[str, Any], description="Reserved for database dumps.")
-    cloud: Reserved = Field(default_factory=dict[str, Any], description="Reserved for cloud copies.")
+    retired: RetiredConfig = Field(default_factory=RetiredConfig, description="What is kept of VMs that are gone.")
+    check: CheckConfig = Field(default_factory=CheckConfig, description="How the health of repositories is checked.")
+    cloud: dict[CloudName, CloudConfig] = Field(
+        default_factory=dict[str, CloudConfig],
+        description="Copies of repositories on remotes of rclone's, by name.",
+        examples=[{"offsite": {}}],
+    )
     alerts: Reserved = Field(default_factory=dict[str, Any], description="Reserved for alerts.")
 
     @property
