@@ -20,10 +20,11 @@ from infra.borg.answers import (
     RepositoryInfo,
     archive_infos,
     repository_info,
+    require_mode,
 )
 from infra.borg.command import Finished, Target, run_borg
 from infra.borg.messages import ArchiveProgress, Message, PercentProgress
-from infra.errors import BorgError, NoSpace, RepositoryInvalid, RepositoryLocked, RepositoryNotFound
+from infra.errors import BorgError, NoSpace, RepositoryLocked, RepositoryNotFound
 
 __all__ = ["ArchiveInfo", "ArchiveItem", "CreateResult", "Repository", "RepositoryInfo"]
 
@@ -100,11 +101,9 @@ class Repository:
         if self.on_wait is None or wait <= _SILENT_WAIT_S:
             return run_borg(self.target, arguments, **how)
         try:
-            hasty: dict[str, Any] = {**how, "lock_wait": _SILENT_WAIT_S}
-            return run_borg(self.target, arguments, **hasty)
+            return run_borg(self.target, arguments, **(how | {"lock_wait": _SILENT_WAIT_S}))
         except RepositoryLocked as error:
-            holder = next((line for line in error.evidence.splitlines() if line.startswith("held by")), "")
-            who = f" ({holder})" if holder else ""
+            who = next((f" ({line})" for line in error.evidence.splitlines() if line.startswith("held by")), "")
             self.on_wait(f"waiting for the repository {self.name!r}, which another borg uses{who}; at most {wait} s")
         return run_borg(self.target, arguments, **how)
 
@@ -140,17 +139,9 @@ class Repository:
         Raises RepositoryInvalid when it is not encrypted and should be, or the other way round.
         """
         listing = ("list", "--json", "--last", "1", self.location)
-        self._require_mode(self._json(*listing, lock_wait=_PROBE_LOCK_WAIT_S, timeout=_QUERY_S))
-
-    def _require_mode(self, document: dict[str, Any]) -> None:
-        mode: str = document["encryption"]["mode"]
-        if (mode == "none") != (self.encryption == "none"):
-            raise RepositoryInvalid(
-                f"The repository {self.location} is not encrypted as the configuration says.",
-                evidence=f"borg: encryption mode {mode}; the configuration: encryption {self.encryption}",
-                remedy="The mode is fixed when a repository is created: correct `encryption`, or name a new location "
-                "and run `vmborg init`.",
-            )
+        require_mode(
+            self._json(*listing, lock_wait=_PROBE_LOCK_WAIT_S, timeout=_QUERY_S), self.location, self.encryption
+        )
 
     def info(self) -> RepositoryInfo:
         """Identity, mode of encryption and size."""
@@ -177,7 +168,7 @@ class Repository:
         listing = ("list", "--json", "--format", keys, *pattern, self.location)
         document = self._json(*listing, lock_wait=lock_wait, timeout=_QUERY_S)
         if to_write:
-            self._require_mode(document)
+            require_mode(document, self.location, self.encryption)
         return archive_infos(document)
 
     def items(self, archive: str, *, unique: bool = False, lock_wait: int | None = None) -> list[ArchiveItem]:
@@ -231,14 +222,12 @@ class Repository:
         """
         watch = CreateWatch(on_progress)
         done = self._borg(
-            *("create", "--json", "--list", "--filter", "AMUCE", "--progress"),
+            *("create", "--json", "--list", "--filter", "AMUCE", "--progress", *_CONTENT_ONLY),
             *("--chunker-params", CHUNKER, "--sparse", "--files-cache", FILES_CACHE, "--files-changed", "mtime"),
-            *_CONTENT_ONLY,
             *("--compression", self.compression, "--comment", comment),
             *("--checkpoint-interval", str(_CHECKPOINT_INTERVAL_S)),
             *(["--read-special"] if read_special else []),
-            self._named(archive),
-            *("--", *paths),
+            *(self._named(archive), "--", *paths),
             listener=watch,
             stop=stop,
             env={"BORG_FILES_CACHE_SUFFIX": files_cache_suffix},

@@ -21,7 +21,9 @@ from infra.errors import (
     BorgError,
     NoSpace,
     RepositoryFull,
+    RepositoryInvalid,
     RepositoryLocked,
+    RepositoryNotFound,
     RepositoryUnreachable,
     StorageError,
     VmborgError,
@@ -123,10 +125,8 @@ def run_borg(  # noqa: PLR0913 - each is a thing that callers vary
         with ReadAhead(child.pid, read_ahead):
             stopped = run.wait(stop)
         done = Finished(run.stdout, time.monotonic() - begun, run.read_bytes, stopped)
-    if stopped:
-        return done
-    base = str(target.base_dir)
-    error = failure(argv, child.popen.returncode, run.messages, location=target.location, base_dir=base)
+    where = {"location": target.location, "base_dir": str(target.base_dir)}
+    error = None if stopped else failure(argv, child.popen.returncode, run.messages, **where)
     if error is None:
         return done
     raise _known_better(target, error)
@@ -147,6 +147,13 @@ def _known_better(target: Target, error: BorgError) -> VmborgError:
     """The error with what only this host can tell: who holds a lock, which file system is full."""
     if isinstance(error, RepositoryLocked):
         error.evidence = "\n".join([error.evidence, *holders(error.evidence)])
+    if isinstance(error, RepositoryInvalid) and _is_empty_folder(target.location):
+        return RepositoryNotFound(
+            f"There is no borg repository at {target.location}: the folder is empty.",
+            evidence=error.evidence,
+            remedy="See that its disk is mounted; create a new one with `vmborg init`.",
+            returncode=error.returncode,
+        )
     if isinstance(error, RepositoryFull) and _is_ours_that_is_full(target, error):
         return NoSpace(
             f"The file system of vmborg's own files is full ({target.base_dir}).",
@@ -154,6 +161,12 @@ def _known_better(target: Target, error: BorgError) -> VmborgError:
             remedy="Free some space there: borg keeps its caches below state_dir. The repository is not touched.",
         )
     return error
+
+
+def _is_empty_folder(location: str) -> bool:
+    """A mount point without its disk, or a fresh disk."""
+    folder = Path(location)
+    return location.startswith("/") and folder.is_dir() and {each.name for each in folder.iterdir()} <= {"lost+found"}
 
 
 def _is_ours_that_is_full(target: Target, error: RepositoryFull) -> bool:

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from infra.config.models import (
-    EXACTLY_ONE,
     Config,
     RepositoryConfig,
     SecretRef,
@@ -21,6 +20,7 @@ from infra.config.models import (
     missing_passphrase,
 )
 from infra.config.nodes import Parsed, PathInFile, Problem, parse
+from infra.config.secret_ref import EXACTLY_ONE
 from infra.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/vmborg/vmborg.yaml")

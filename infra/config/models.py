@@ -31,13 +31,12 @@ from infra.config.fields import (
     Size,
     Text,
 )
+from infra.config.secret_ref import SecretRef
 from infra.config.section import Section
 from infra.config.upkeep import CheckConfig, RetiredConfig
 from infra.model import Quiesce, StateDir
 
 _UNENCRYPTED = "none"
-
-EXACTLY_ONE = "must have exactly one of file, command, env, credential"
 
 
 def missing_passphrase(encryption: str) -> str:
@@ -48,52 +47,6 @@ def missing_passphrase(encryption: str) -> str:
 
 
 RESERVED = ("dumps", "alerts")  # sections of later versions: only empty ones are accepted
-
-
-class SecretRef(Section):
-    """Where a secret is kept; exactly one of the four. The secret itself never stands in this file."""
-
-    file: AbsolutePath | None = Field(
-        default=None,
-        description="A file that only its owner (and group) can read; one newline at its end is dropped.",
-    )
-    command: tuple[Text, ...] | None = Field(
-        default=None,
-        min_length=1,
-        description="A program and its arguments (no shell); what it prints is the secret.",
-    )
-    env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="An environment variable.")
-    credential: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z0-9._@-]*[A-Za-z0-9_@-]$",
-        description="A systemd credential (LoadCredential= of the unit).",
-    )
-
-    @field_serializer("command", when_used="json-unless-none")
-    def _program_alone(self, command: tuple[str, ...]) -> list[str]:
-        return [command[0], *(["…"] if len(command) > 1 else [])]  # an argument may be the secret
-
-    @model_validator(mode="before")
-    @classmethod
-    def _never_the_secret_itself(cls, data: Any) -> Any:
-        if isinstance(data, str):
-            raise ValueError(  # noqa: TRY004 - pydantic reports a ValueError as a mistake in the file
-                "must be a reference such as {file: /etc/vmborg/passphrase}, never the secret itself"
-            )
-        return data
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> "SecretRef":
-        if len(self.model_fields_set) != 1:
-            raise ValueError(EXACTLY_ONE)
-        return self
-
-    def __str__(self) -> str:
-        """The reference, which is no secret: `file /etc/vmborg/passphrase`."""
-        if self.command:
-            return f"command {self.command[0]}"
-        kind = next(iter(self.model_fields_set))
-        return f"{kind} {getattr(self, kind)}"
 
 
 class HypervisorConfig(Section):

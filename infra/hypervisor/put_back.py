@@ -44,6 +44,7 @@ _SETBACKS = (
 )
 _WAIT_S = 0.3
 _LONGEST_WAIT_S = 2.0
+_OF_A_DAEMON = 3  # each has waited for it already (connection.RECONNECT_WAIT): it gets a minute
 _ACHIEVED_S = 10.0  # what took so long before its setback was no part of a row
 _DOUBTS = 3  # what makes us refuse must be seen so often: a job or a qemu that is just ending is gone then
 
@@ -78,6 +79,13 @@ def put_back(
     return PutBackReport(uuid=entry.uuid, name=entry.name, actions=tuple(record.actions))
 
 
+def _more(setbacks: int, error: VmborgError, *, seconds: float) -> int:
+    """Count one more. A daemon that stays away takes long each time and achieves nothing."""
+    if isinstance(error, HypervisorUnreachable):
+        return setbacks + _OF_A_DAEMON
+    return 1 if seconds > _ACHIEVED_S else setbacks + 1
+
+
 class _Work:
     def __init__(self, hypervisor: Hypervisor, record: Record, standstill: Standstill, *, deadlines: Deadlines) -> None:
         self._hypervisor = hypervisor
@@ -97,7 +105,7 @@ class _Work:
                 done = self._round()
                 setbacks = 0
             except _LOOK_ANEW as error:
-                setbacks = 1 if time.monotonic() - began > _ACHIEVED_S else setbacks + 1
+                setbacks = _more(setbacks, error, seconds=time.monotonic() - began)
                 if setbacks > _SETBACKS:
                     raise
                 logger.info("%s: %s Looking again.", self._record.entry.name, error.brief)
