@@ -101,7 +101,7 @@ class Repository:
         if self.on_wait is None or wait <= _SILENT_WAIT_S:
             return run_borg(self.target, arguments, **how)
         try:
-            return run_borg(self.target, arguments, **(how | {"lock_wait": _SILENT_WAIT_S}))
+            return run_borg(self.target, arguments, **dict(how, lock_wait=_SILENT_WAIT_S))
         except RepositoryLocked as error:
             who = next((f" ({line})" for line in error.evidence.splitlines() if line.startswith("held by")), "")
             self.on_wait(f"waiting for the repository {self.name!r}, which another borg uses{who}; at most {wait} s")

@@ -218,8 +218,8 @@ class Life(RuleBasedStateMachine):
         if self.world.inactive is Place.BASE or self.world.exists:
             self.world.live = self.world.inactive
             self.world.starts += 1
-            held = self.world.overlay if self.world.live is Place.OVERLAY else None
-            self.latest = self.world.base if held is None else held  # what this guest sees is what there is for it
+            if self.world.live is Place.OVERLAY and self.world.overlay is not None:
+                self.latest = self.world.overlay  # what this guest sees is what there is for it
 
     @precondition(lambda self: self.world.live is Place.NONE)
     @rule()
