@@ -1,7 +1,7 @@
 # Every target but help runs `setup` first; it does nothing when nothing is missing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-clean test unit lint bench lock
+.PHONY: help setup demo demo-clean test unit faults lint bench lock
 BIN := .venv/bin
 PYTHON_CODE := flows tasks deployments infra tests
 
@@ -30,6 +30,9 @@ test: unit  ## All tests: unit, then those with real daemons and guests
 
 unit: setup  ## The tests that need no daemon (seconds)
 	$(BIN)/pytest tests/unit
+
+faults: setup  ## Inject every fault of docs/faults.md for real and print the table
+	$(BIN)/pytest -n 2 --dist loadfile -q tests/faults
 
 lint: setup  ## ruff, pyright, import-linter, shellcheck
 	$(BIN)/ruff check $(PYTHON_CODE)

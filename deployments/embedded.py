@@ -14,17 +14,20 @@ import os
 import secrets
 import shutil
 import socket
+import ssl
 import sys
 import threading
 import time
 import tomllib
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from infra.errors import ProcessError
+from infra.errors import ProcessError, StorageError
 from infra.model import StateDir
 from infra.process import Child, spawn
 
@@ -34,6 +37,7 @@ TEMPLATE = Path(sys.prefix) / "share" / "vmborg" / "prefect.db"
 
 _START_TIMEOUT_S = 120.0
 _POLL_S = 0.05
+_ANSWER_S = 20.0
 _DRAIN_S = 10.0
 _STARTS = 4
 _QUIET = {
@@ -76,11 +80,20 @@ def prefect_api(state_dir: Path) -> Generator[Callable[[], None]]:
     which takes as long as the server's start, and after this block was entered, because prefect reads its address when
     it is imported.
     """
-    if configured_api():
+    if named := configured_api():
+        _require_answer(named)
         yield lambda: None
         return
     home = StateDir(state_dir).prefect
-    _place_database(home)
+    try:
+        _place_database(home)
+        (home / "server.log").write_bytes(b"")
+    except OSError as error:
+        raise StorageError(
+            f"The temporary Prefect server cannot keep its files in {home}.",
+            evidence=f"{error.filename}: {error.strerror}",
+            remedy="Make room on this file system (it is that of state_dir), and run vmborg as root.",
+        ) from error
     port, password = _free_port(), f"vmborg:{secrets.token_urlsafe(16)}"
     os.environ["PREFECT_SERVER_API_AUTH_STRING"] = password
     with _Server(port, home).running() as server:
@@ -109,7 +122,6 @@ class _Server:
     @contextmanager
     def running(self) -> Generator["_Server"]:
         """Keep it running during the block."""
-        self._log.write_bytes(b"")
         # The thread that starts a program has to outlive it: the parent-death signal of `spawn` is the thread's.
         keeper = threading.Thread(target=self._keep, name="prefect-server", daemon=True)
         keeper.start()
@@ -163,6 +175,24 @@ class _Server:
         return child.popen.returncode
 
 
+def _require_answer(api: str) -> None:
+    """Any answer will do: whether it lets us in, Prefect itself has to find out. Raises ProcessError."""
+    try:
+        urllib.request.urlopen(f"{api.rstrip('/')}/health", timeout=_ANSWER_S).close()  # noqa: S310 - as configured
+    except urllib.error.HTTPError:
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLError):  # Prefect has certificates of its own to trust
+            return
+        raise ProcessError(
+            f"The Prefect server at {api} does not answer.",
+            evidence=f"{api}: {reason}",
+            remedy="Start it, correct PREFECT_API_URL or the Prefect profile, or unset it: vmborg then brings a server "
+            "of its own.",
+        ) from error
+
+
 def _hand_over() -> None:
     """Send what Prefect still holds back: its log and event workers would wait a minute for a server that is gone."""
     if "prefect" not in sys.modules:
@@ -199,12 +229,14 @@ def _place_database(home: Path) -> None:
     if database.exists() or not TEMPLATE.exists():
         return
     copy = home / f"prefect.{os.getpid()}"
-    shutil.copyfile(TEMPLATE, copy)
-    copy.chmod(0o600)
-    # A link, for it never replaces: another command may have put its own there meanwhile, and have it open.
-    with suppress(FileExistsError):
-        database.hardlink_to(copy)
-    copy.unlink()
+    try:
+        shutil.copyfile(TEMPLATE, copy)
+        copy.chmod(0o600)
+        # A link, for it never replaces: another command may have put its own there meanwhile, and have it open.
+        with suppress(FileExistsError):
+            database.hardlink_to(copy)
+    finally:
+        copy.unlink(missing_ok=True)
 
 
 def _free_port() -> int:

@@ -10,7 +10,7 @@ from prefect.states import Completed, Failed
 
 from flows.pull_dumps_host import pull_dumps_host
 from infra.errors import DomainStateChanged
-from tasks.archives import ArchiveFigures, create_archive, verify_archive
+from tasks.archives import ArchiveFigures, create_archive, drop_unfinished, verify_archive
 from tasks.domains import (
     FrozenPoint,
     freeze_and_snapshot,
@@ -84,19 +84,26 @@ def _dump_first(job: BackupJob, config: str | None) -> BackupJob:
 
 
 def _archive(job: BackupJob) -> tuple[FrozenPoint, ArchiveFigures]:
-    """One archive of the domain as it is; a shut-off domain that was started meanwhile is taken live instead."""
+    """One archive of the domain as it is; once more if it was started, or got another disk, meanwhile."""
     try:
         return _archive_once(job)
     except DomainStateChanged:
+        if job.journal.read(job.uuid) is not None:  # it could not be put back: no snapshot goes on top of that
+            raise
         return _archive_once(job)
 
 
 def _archive_once(job: BackupJob) -> tuple[FrozenPoint, ArchiveFigures]:
     facts = inspect_domain(job)
     preflight(job, facts)
+    copying = False
     try:
         point = freeze_and_snapshot(job, facts)
+        copying = True
         created = create_archive(job, point)
+        copying = False
     finally:
         put_back_whatever_happens(job)
+        if copying:  # not before the guest is back: a repository may hang
+            drop_unfinished(job)
     return point, verify_archive(job, point, created)

@@ -56,6 +56,8 @@ retried.
         ├── DumpBusy                another pull of this host runs
         ├── DumpFailed              the command on the dump host did not end well
         └── DumpIncomplete          it ended well, but what came is not proven whole
+
+Those of retention, health checks and cloud copies are in infra/errors_upkeep.py.
 """
 
 from typing import ClassVar

@@ -171,8 +171,11 @@ class JournalEntry:
     was_running: bool = True  # False when the domain was paused by somebody else before
     repository: str = ""
     archive: str = ""  # the archive in the making, under its unfinished name
-    pivoting: tuple[tuple[str, int], ...] = ()  # disk targets whose pivot was asked for, and of which running domain
-    settled: tuple[str, ...] = ()  # disk targets whose overlay holds nothing that the base lacks
+    life: str = ""  # of the qemu that ran when the run began; see infra.hypervisor.qemu_process
+    pivoting: tuple[tuple[str, str], ...] = ()  # disk targets whose pivot was asked for, and of which qemu
+    paused: bool = False  # we may have paused the guest, so that a commit gets ready
+    # Disk targets whose overlay held nothing that the base lacks when its file was last written to (ns) and so long.
+    settled: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +238,11 @@ class StateDir:
     def keys(self) -> Path:
         """Exported repository keys."""
         return self.root / "keys"
+
+    @property
+    def upkeep(self) -> Path:
+        """What prunes, checks and cloud copies remember."""
+        return self.root / "upkeep"
 
     @property
     def prefect(self) -> Path:

@@ -16,11 +16,13 @@ from tasks.domains import FrozenPoint, image_stamps
 from tasks.job import BackupJob
 from tasks.policy import step
 from tasks.progress import ProgressReporter
+from tasks.recovery import DROP_LOCK_WAIT_S, DROP_TIMEOUT_S
 from tasks.units import size
 
 logger = logging.getLogger("vmborg.backup")
 
-VERIFY_TIMEOUT_S = 900.0
+VERIFY_LOCK_WAIT_S = 4 * 3600
+"""Another host's first backup may hold the repository so long; the guest is back, and the archive is worth waiting."""
 _WATCH_INTERVAL_S = 1.0
 _UNCHANGED = "U"
 
@@ -74,7 +76,8 @@ def create_archive(job: BackupJob, point: FrozenPoint) -> CreateResult:
     """`borg create` of the frozen images, under a name that says unfinished until verify.
 
     Raises WindowExceeded (space or deadline), DomainStateChanged (a shut-off domain was started), ArchiveIncomplete
-    (a warning touched an image, or an image moved under the copy), and borg's typed errors. No archive is left then.
+    (a warning touched an image, or an image moved under the copy), and borg's typed errors. What borg kept then is
+    dropped by `drop_unfinished`, once the guest is back.
     """
     total = sum(image.size for disk in point.facts.covered for image in disk.chain)
     reporter = ProgressReporter(source=job.name, key=f"backup-{job.uuid}", total=total)
@@ -98,7 +101,6 @@ def create_archive(job: BackupJob, point: FrozenPoint) -> CreateResult:
             raise stop.error
         _require_unmoved(stamps, image_stamps(point.facts))
     except VmborgError as error:
-        drop_unfinished(job)
         if stop.error is not None and error is not stop.error:
             raise stop.error from error
         raise
@@ -197,22 +199,25 @@ def _require_unmoved(before: dict[str, tuple[int, int]], after: dict[str, tuple[
 
 
 def drop_unfinished(job: BackupJob) -> None:
-    """Delete this run's unfinished archive if borg kept one; a repository that does not answer is only logged."""
+    """Delete this run's unfinished archive if borg kept one; a repository that does not answer soon is only logged.
+
+    The next preflight tries again.
+    """
     try:
-        job.repository.delete([job.unfinished_archive])
+        job.repository.delete([job.unfinished_archive], lock_wait=DROP_LOCK_WAIT_S, timeout=DROP_TIMEOUT_S)
     except ArchiveNotFound:
         return
     except VmborgError as error:
         logger.warning("the unfinished archive %s could not be deleted: %s", job.unfinished_archive, error.brief)
 
 
-@step("verify", retries=True, timeout_s=VERIFY_TIMEOUT_S)
+@step("verify", retries=True)
 def verify_archive(job: BackupJob, point: FrozenPoint, created: CreateResult) -> ArchiveFigures:
     """Compare what borg stored with the manifest, then give the archive its final name.
 
     Raises ArchiveIncomplete (the archive is deleted), and borg's typed errors.
     """
-    items = {item.path: item for item in job.repository.items(job.unfinished_archive, unique=True)}
+    name, items = _stored(job)
     wrong: list[str] = []
     for path, expected in expected_items(point.manifest).items():
         if path not in items:
@@ -226,7 +231,8 @@ def verify_archive(job: BackupJob, point: FrozenPoint, created: CreateResult) ->
             evidence="\n".join(wrong),
             remedy="Run the backup again; if it happens twice, look at the storage of these images.",
         )
-    job.repository.rename(job.unfinished_archive, job.archive)
+    if name != job.archive:
+        job.repository.rename(name, job.archive, lock_wait=VERIFY_LOCK_WAIT_S)
     return ArchiveFigures(
         archive=job.archive,
         disks=tuple(_figures(disk, created, items) for disk in point.manifest.disks if disk.chain),
@@ -234,3 +240,14 @@ def verify_archive(job: BackupJob, point: FrozenPoint, created: CreateResult) ->
         stored=created.deduplicated_size,
         seconds=created.seconds,
     )
+
+
+def _stored(job: BackupJob) -> tuple[str, dict[str, ArchiveItem]]:
+    """The archive's name and items. A connection that broke while it was renamed does not tell whether it was."""
+    name = job.unfinished_archive
+    try:
+        items = job.repository.items(name, unique=True, lock_wait=VERIFY_LOCK_WAIT_S)
+    except ArchiveNotFound:
+        name = job.archive
+        items = job.repository.items(name, unique=True, lock_wait=VERIFY_LOCK_WAIT_S)
+    return name, {item.path: item for item in items}

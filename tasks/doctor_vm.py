@@ -1,6 +1,7 @@
 """What `doctor` looks at in one VM: leftovers, disks, agent, room for overlays, whoever else works on it."""
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from infra.hypervisor.overlays import leftovers
 from infra.model import DomainFacts, ImageKind, Quiesce
 from tasks.health import Finding, Health, failed, vm_argument
 from tasks.open_runs import OpenRun, open_run, stray_overlays
+from tasks.restore.workspace import former_files
 from tasks.units import size
 
 
@@ -31,7 +33,8 @@ def vm_findings(config: Config, domain: Domain, *, used_anywhere: frozenset[str]
         return
     policy = config.policy(name)
     try:
-        facts = inspect(domain, exclude_disks=policy.exclude_disks, ours=run.overlays)
+        must_have = config.required_exclusions(name)
+        facts = inspect(domain, exclude_disks=policy.exclude_disks, must_have=must_have, ours=run.overlays)
     except VmborgError as error:
         yield failed(error, subject=name, check="disks")
         return
@@ -61,12 +64,23 @@ def _paths(config: Config, name: str, domain: Domain) -> Iterator[Finding]:
         for path in sorted(all_paths(xml)) if xml else ():
             if path.startswith("/") and not os.path.lexists(path):
                 text = f"its {what} names {path}, which does not exist"
-                remedy = f"Bring the file back, or correct the definition: virsh edit {vm_argument(name)}"
+                remedy = _bring_back(path) or (
+                    f"Bring the file back, or correct the definition: virsh edit {vm_argument(name)}"
+                )
                 yield Finding(Health.CRITICAL, name, "files", text, remedy)
     for path in stray_overlays(config, domain):
         text = f"it is on {path}, an overlay of a backup that no journal entry knows"
         remedy = "Do not delete it; commit it: docs/operations.md, 'A VM on an unknown overlay'."
         yield Finding(Health.CRITICAL, name, "overlay", text, remedy)
+
+
+def _bring_back(path: str) -> str:
+    """The command that undoes the half of a restore that was killed; "" if none put the file aside."""
+    aside = [former for former, original in former_files([Path(path).parent]) if str(original) == path]
+    if not aside:
+        return ""
+    command = f"mv {shlex.quote(str(aside[-1]))} {shlex.quote(path)}"
+    return f"A restore that was killed put it aside. Restore again, or bring back what was there: {command}"
 
 
 def _disks(facts: DomainFacts) -> Iterator[Finding]:

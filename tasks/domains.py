@@ -4,17 +4,22 @@ import logging
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 from infra.borg.names import unfinished_glob
-from infra.errors import DomainBusy, FreezeFailed, NoSpace, VmborgError
+from infra.errors import DomainBusy, DomainStateChanged, FreezeFailed, NoSpace, VmborgError
+from infra.hypervisor import images
 from infra.hypervisor.freeze import frozen_window
 from infra.hypervisor.inspect import inspect
+from infra.hypervisor.overlays import is_overlay
+from infra.hypervisor.qemu_process import life_of
 from infra.hypervisor.snapshot import overlay_path, require_free_paths, take_snapshot
 from infra.manifest import Manifest
 from infra.model import (
     Consistency,
     Disk,
     DomainFacts,
+    DomainState,
     FreezeReport,
     JournalEntry,
     Overlay,
@@ -23,6 +28,7 @@ from infra.model import (
     Quiesce,
     Verdict,
 )
+from infra.process import HeldSignals
 from tasks import staging
 from tasks.job import BackupJob
 from tasks.policy import step
@@ -51,7 +57,8 @@ def inspect_domain(job: BackupJob) -> DomainFacts:
 
     Raises DomainNotFound, DomainBusy, DiskMissing, ImageError, UsageError (an excluded disk that it does not have).
     """
-    facts = inspect(job.domain, exclude_disks=job.policy.exclude_disks)
+    must_have = job.config.required_exclusions(job.name)
+    facts = inspect(job.domain, exclude_disks=job.policy.exclude_disks, must_have=must_have)
     for disk in facts.disks:
         how = logger.warning if disk.verdict is Verdict.UNCOVERED else logger.info
         how("%s: %s, %s%s", disk.target, disk.verdict, disk.source or "no medium", _because(disk))
@@ -64,6 +71,13 @@ def _because(disk: Disk) -> str:
 
 
 def _refuse_busy(facts: DomainFacts) -> None:
+    left = [disk.base.path for disk in facts.covered if is_overlay(disk.base.path)]
+    if left:
+        raise DomainBusy(
+            f"The VM {facts.name!r} is on an overlay of a backup that no journal entry knows.",
+            evidence="\n".join(left),
+            remedy="No snapshot is taken on top of it. docs/operations.md says how to commit it by hand.",
+        )
     if facts.block_jobs:
         raise DomainBusy(
             f"The VM {facts.name!r} has a block job on {', '.join(facts.block_jobs)} that is not ours.",
@@ -121,7 +135,7 @@ def preflight(job: BackupJob, facts: DomainFacts) -> None:
 def _drop_leftovers(job: BackupJob) -> None:
     """Delete archives of this VM whose run died before they were verified; asking for them proves the repository."""
     wait = min(PROBE_LOCK_WAIT_S, job.repository.target.lock_wait)
-    for archive in job.repository.archives(unfinished_glob(job.uuid), lock_wait=wait):
+    for archive in job.repository.archives(unfinished_glob(job.uuid), lock_wait=wait, to_write=True):
         if (archive.comment.get("host"), archive.comment.get("uuid")) == (job.config.hypervisor.name, job.uuid):
             logger.warning("deleting %s: its run ended before it was verified", archive.name)
             job.repository.delete([archive.name])
@@ -198,8 +212,10 @@ def _snapshot_live(
         started=job.started,
         phase=Phase.PREPARED,
         overlays=overlays,
+        was_running=facts.state is DomainState.RUNNING,
         repository=job.policy.repository,
         archive=job.unfinished_archive,
+        life=life_of(facts.uuid),
     )
     require_free_paths(overlays)
     job.journal.write(entry)
@@ -211,25 +227,37 @@ def _snapshot_live(
         deadline=job.policy.freeze_deadline,
         on_freeze=lambda: job.journal.write(replace(entry, freeze=True)),
     ) as window:
-        take_snapshot(job.domain, facts, overlays)
+        strays = take_snapshot(job.domain, facts, overlays, run_id=job.run_id)
+        if strays:
+            _refuse_strays(job, replace(entry, freeze=window.frozen, overlays=(*overlays, *strays)))
         firmware = staging.copy_firmware_state(directory, facts)
     job.journal.write(replace(entry, phase=Phase.SNAPSHOTTED, freeze=not window.report.thaw_confirmed))
     return firmware, window.report
 
 
+def _refuse_strays(job: BackupJob, entry: JournalEntry) -> NoReturn:
+    """A disk was plugged in while the snapshot was taken, and is on an overlay too: put it back, and begin anew."""
+    job.journal.write(entry)
+    raise DomainStateChanged(
+        f"A disk was plugged into {job.name!r} while its snapshot was taken.",
+        evidence=", ".join(f"{overlay.target}: {overlay.base}" for overlay in entry.overlays),
+    )
+
+
 def put_back_whatever_happens(job: BackupJob) -> None:
     """The step `pivot`; and if Prefect itself fails at it (its API went away), the same without Prefect.
 
-    Raises what `pivot` raises.
+    No signal cuts it short, neither the first one nor a further one. Raises what `pivot` raises.
     """
-    try:
-        put_domain_back(job)
-    except VmborgError:
-        raise
-    except Exception:
-        logger.exception("Prefect could not run the step; putting %s back without it", job.name)
-        put_domain_back.fn(job)
-        raise
+    with HeldSignals():
+        try:
+            put_domain_back(job)
+        except VmborgError:
+            raise
+        except Exception:
+            logger.exception("Prefect could not run the step; putting %s back without it", job.name)
+            put_domain_back.fn(job)
+            raise
 
 
 @step("pivot")
@@ -248,10 +276,8 @@ def put_domain_back(job: BackupJob) -> PutBackReport | None:
 
 
 def image_stamps(facts: DomainFacts) -> dict[str, tuple[int, int]]:
-    """Size and modification time (ns) of every image file that a backup reads: none may move while it is read."""
-    stamps: dict[str, tuple[int, int]] = {}
-    for disk in facts.covered:
-        for image in disk.chain:
-            status = Path(image.path).stat()
-            stamps[image.path] = (status.st_size, status.st_mtime_ns)
-    return stamps
+    """What tells that an image was written to, of every one that a backup reads: none may be while it is read.
+
+    Raises DiskMissing.
+    """
+    return {image.path: images.written(image.path) for disk in facts.covered for image in disk.chain}

@@ -49,3 +49,8 @@ def step(name: str, *, retries: bool = False, timeout_s: float | None = None) ->
         )(function)
 
     return decorate
+
+
+def artifact_key(flow_name: str, name: str) -> str:
+    """A key for an artifact of a flow about `name`: Prefect takes lower case letters, digits and dashes."""
+    return f"{flow_name}-{name}".lower().replace("_", "-").replace(".", "-")

@@ -47,8 +47,9 @@ class ProgressReporter:
     borg nor the guest on its overlay shall wait for a dashboard, or fail with it.
     """
 
-    def __init__(self, *, source: str, key: str, total: int) -> None:
+    def __init__(self, *, source: str, key: str, total: int, description: str = "") -> None:
         self._source = source
+        self._description = description or f"Reading the disks of {source}"
         self._total = total
         self._key = key
         self._percent = 0.0
@@ -74,15 +75,18 @@ class ProgressReporter:
         for listener in _listeners:
             listener(Progress(self._source, done, self._total, path))
 
+    def report_of(self, done: int, total: int, path: str = "") -> None:
+        """The same where the total is found on the way."""
+        self._total = total
+        self.report(done, path)
+
     def finish(self) -> None:
         """The copy ended well."""
         self.report(self._total)
 
     def _tell(self) -> None:
         try:
-            made = create_progress_artifact(
-                progress=0.0, key=self._key, description=f"Reading the disks of {self._source}"
-            )
+            made = create_progress_artifact(progress=0.0, key=self._key, description=self._description)
             while not self._over.wait(ARTIFACT_INTERVAL_S):
                 self._news.wait()
                 self._news.clear()

@@ -5,10 +5,14 @@ there is one way back and it is tested from every side. It needs the journal and
 """
 
 import logging
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass, replace
 
 from infra.config.models import Config
-from infra.errors import BorgError, DomainBusy, VmborgError
+from infra.errors import ArchiveNotFound, DomainBusy, DomainNotFound, VmborgError
+from infra.hypervisor.commit_live import Deadlines
 from infra.hypervisor.connection import Hypervisor
 from infra.hypervisor.put_back import put_back
 from infra.journal.locks import domain_lock
@@ -17,6 +21,9 @@ from infra.model import JournalEntry, PutBackReport, StateDir
 from tasks.repositories import open_repository
 
 logger = logging.getLogger("vmborg.recovery")
+
+DROP_LOCK_WAIT_S, DROP_TIMEOUT_S = 5, 15.0
+_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,7 @@ class Recovery:
     actions: tuple[str, ...] = ()
     error: str = ""  # empty when the domain is back on its bases
     busy: bool = False  # a live run holds the domain; it was left alone
+    closed: bool = False  # its journal entry was closed just now
 
 
 def close_run(config: Config, hypervisor: Hypervisor, journal: Journal, entry: JournalEntry) -> PutBackReport:
@@ -39,8 +47,7 @@ def close_run(config: Config, hypervisor: Hypervisor, journal: Journal, entry: J
     report = put_back(
         hypervisor,
         entry,
-        commit_deadline=policy.commit_deadline,
-        pivot_deadline=policy.pivot_deadline,
+        deadlines=Deadlines(policy.commit_deadline, policy.pivot_deadline, policy.commit_pause),
         on_action=lambda action: logger.info("%s: %s", entry.name, action),
         save=journal.write,
     )
@@ -54,23 +61,28 @@ def recover_entry(config: Config, hypervisor: Hypervisor, journal: Journal, entr
     Raises what `close_run` raises.
     """
     report = close_run(config, hypervisor, journal, entry)
-    actions = [*report.actions, *_drop_unfinished(config, entry)]
-    return Recovery(entry.uuid, entry.name, tuple(actions) or ("nothing had to be undone",))
+    return _and_dropped(config, entry, Recovery(entry.uuid, entry.name, report.actions))
 
 
-def _drop_unfinished(config: Config, entry: JournalEntry) -> list[str]:
+def _and_dropped(config: Config, entry: JournalEntry, recovery: Recovery) -> Recovery:
+    actions = (*recovery.actions, *drop_unfinished(config, entry))
+    return replace(recovery, actions=actions or ("nothing had to be undone",))
+
+
+def drop_unfinished(config: Config, entry: JournalEntry) -> list[str]:
     """Delete the dead run's unfinished archive, if borg kept one.
 
-    A repository that cannot be asked now is only logged: an unfinished archive is never listed as good.
+    A repository that does not answer soon is only logged: an unfinished archive is never listed as good, and the next
+    backup deletes it.
     """
     if not entry.archive or entry.repository not in config.repositories:
         return []
     try:
         repository = open_repository(config, entry.repository)
-        if not repository.archives(entry.archive):
-            return []
-        repository.delete([entry.archive])
-    except BorgError as error:
+        repository.delete([entry.archive], lock_wait=DROP_LOCK_WAIT_S, timeout=DROP_TIMEOUT_S)
+    except ArchiveNotFound:
+        return []
+    except VmborgError as error:
         logger.warning("%s: the unfinished archive %s was not looked for: %s", entry.name, entry.archive, error.brief)
         return []
     return [f"deleted the unfinished archive {entry.archive}"]
@@ -79,16 +91,23 @@ def _drop_unfinished(config: Config, entry: JournalEntry) -> list[str]:
 def recover_all(config: Config, *, only: str | None = None) -> list[Recovery]:
     """Recover every domain with an open journal entry, or the one named (or with the UUID) `only`.
 
-    One domain's failure does not keep the next from being put back; it is told in its Recovery. Raises
-    HypervisorUnreachable, and JournalError if a journal file cannot be read (after all others were dealt with).
+    One domain's failure does not keep the next from being put back, nor does one that takes long, nor a repository that
+    hangs; failures are told in the Recovery. Raises HypervisorUnreachable, and JournalError if a journal file cannot be
+    read (after all others were dealt with).
     """
     journal = Journal(StateDir(config.state_dir).journal)
     found = journal.entries()
     entries = [entry for entry in found.entries if only in {None, entry.name, entry.uuid}]
     recovered: list[Recovery] = []
-    if entries:
+    if found.entries:
         with Hypervisor.open(config.hypervisor.uri) as hypervisor:
-            recovered = [_recover_locked(config, hypervisor, journal, entry) for entry in entries]
+            if only is not None and not entries:  # the entry has the name that the domain had
+                entries = [entry for entry in found.entries if entry.uuid == _uuid_of(hypervisor, only)]
+        recovered = _beside_each_other(lambda entry: _put_back(config, journal, entry), entries)
+        recovered = [
+            _and_dropped(config, entry, recovery) if recovery.closed else recovery
+            for entry, recovery in zip(entries, recovered, strict=True)
+        ]
     for problem in found.problems:
         if only is None:
             raise problem
@@ -96,20 +115,58 @@ def recover_all(config: Config, *, only: str | None = None) -> list[Recovery]:
     return recovered
 
 
-def _recover_locked(config: Config, hypervisor: Hypervisor, journal: Journal, entry: JournalEntry) -> Recovery:
+def _uuid_of(hypervisor: Hypervisor, vm: str) -> str | None:
     try:
-        with domain_lock(StateDir(config.state_dir).locks, entry.uuid, entry.name):
+        return hypervisor.find(vm).uuid
+    except DomainNotFound:
+        return None
+
+
+def _beside_each_other(work: Callable[[JournalEntry], Recovery], entries: Sequence[JournalEntry]) -> list[Recovery]:
+    """Each in a thread of its own, so many at a time. The threads do not outlive us: a signal ends us as ever."""
+    turns = threading.BoundedSemaphore(_AT_ONCE)
+    results: dict[str, Recovery] = {}
+
+    def run(entry: JournalEntry) -> None:
+        with turns:
+            results[entry.uuid] = work(entry)
+
+    threads = [
+        threading.Thread(target=copy_context().run, args=(run, entry), name=f"recover {entry.name}", daemon=True)
+        for entry in entries
+    ]  # the context: log lines belong to the Prefect run that is current here
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [results[entry.uuid] for entry in entries]
+
+
+def _put_back(config: Config, journal: Journal, entry: JournalEntry) -> Recovery:
+    """Raises nothing that a domain could be the reason of.
+
+    On a connection of its own: on a shared one a call for a qemu that hangs held up those for others (libvirt 9.0).
+    """
+    try:
+        with (
+            domain_lock(StateDir(config.state_dir).locks, entry.uuid, entry.name),
+            Hypervisor.open(config.hypervisor.uri) as hypervisor,
+        ):
             current = journal.read(entry.uuid)
             if current is None:
                 return Recovery(entry.uuid, entry.name, ("its run ended by itself",))
-            return _recover_held(config, hypervisor, journal, current)
-    except DomainBusy as error:  # only the lock: what libvirt calls busy is told by _recover_held
+            return _put_back_held(config, hypervisor, journal, current)
+    except DomainBusy as error:  # only the lock: what libvirt calls busy is told by _put_back_held
         return Recovery(entry.uuid, entry.name, error=str(error), busy=True)
+    except (VmborgError, OSError) as error:
+        logger.exception("%s was not looked at", entry.name)
+        return Recovery(entry.uuid, entry.name, error=str(error))
 
 
-def _recover_held(config: Config, hypervisor: Hypervisor, journal: Journal, entry: JournalEntry) -> Recovery:
+def _put_back_held(config: Config, hypervisor: Hypervisor, journal: Journal, entry: JournalEntry) -> Recovery:
     try:
-        return recover_entry(config, hypervisor, journal, entry)
-    except VmborgError as error:
+        report = close_run(config, hypervisor, journal, entry)
+    except (VmborgError, OSError, ValueError) as error:
         logger.exception("%s could not be put back", entry.name)
         return Recovery(entry.uuid, entry.name, error=str(error))
+    return Recovery(entry.uuid, entry.name, report.actions, closed=True)

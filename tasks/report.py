@@ -7,8 +7,10 @@ from typing import Any
 from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
+from infra.errors import JournalError
 from tasks.archives import ArchiveFigures
 from tasks.domains import FrozenPoint
+from tasks.growth import record
 from tasks.job import BackupJob
 from tasks.policy import step
 
@@ -39,6 +41,7 @@ class BackupResult:
     recovered: tuple[str, ...]  # what an earlier run's leftovers needed
     dumps: tuple[str, ...] = ()  # archives of dumps of the same recovery point
     dump_problems: tuple[str, ...] = ()
+    unexpected: str = ""  # what is unexpected about the amount of new data
 
     @property
     def partial(self) -> bool:
@@ -66,6 +69,7 @@ def publish(job: BackupJob, point: FrozenPoint, figures: ArchiveFigures, recover
         recovered=recovered,
         dumps=job.dumps,
         dump_problems=job.dump_problems,
+        unexpected=_growth(job, figures),
     )
     create_table_artifact(
         key=f"backup-result-{job.uuid}",
@@ -82,6 +86,26 @@ def publish(job: BackupJob, point: FrozenPoint, figures: ArchiveFigures, recover
     )
     logger.info("archive %s: %d bytes read into it, %d stored", result.archive, result.original, result.stored)
     return result
+
+
+def _growth(job: BackupJob, figures: ArchiveFigures) -> str:
+    """Judge the amount of new data; a verdict that cannot be kept does not spoil a good archive."""
+    try:
+        said = record(
+            job.state,
+            job.config.check,
+            uuid=job.uuid,
+            vm=job.name,
+            archive=figures.archive,
+            stored=figures.stored,
+            when=job.started,
+        )
+    except JournalError as error:
+        logger.warning("the growth of %s is not known: %s", job.name, error.brief)
+        return ""
+    if said:
+        logger.warning("unexpected growth of %s: %s", job.name, said)
+    return said
 
 
 def _row(disk: dict[str, Any], result: BackupResult) -> dict[str, Any]:
@@ -103,6 +127,7 @@ def _describe(result: BackupResult) -> str:
     lines += [f"**Not covered:** {disk}" for disk in result.uncovered]
     lines += [f"Dumped just before: `{archive}`" for archive in result.dumps]
     lines += [f"**Not dumped:** {problem}" for problem in result.dump_problems]
+    lines += [f"**Unexpected growth:** {result.unexpected}"] if result.unexpected else []
     lines += [f"Recovered first: {action}" for action in result.recovered]
     return "\n\n".join(lines)
 

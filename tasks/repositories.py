@@ -14,11 +14,7 @@ def open_repository(config: Config, name: str) -> Repository:
     """
     settings = config.repositories.get(name)
     if settings is None:
-        raise UsageError(
-            f"There is no repository {name!r} in the configuration.",
-            evidence=f"known: {', '.join(sorted(config.repositories)) or 'none'}",
-            remedy="Name one of these, or add it under `repositories:`.",
-        )
+        raise _unknown(config, name)
     return Repository(
         name=name,
         location=settings.location,
@@ -31,4 +27,21 @@ def open_repository(config: Config, name: str) -> Repository:
         lock_wait=settings.lock_wait,
         remote_path=settings.remote_path,
         rsh=settings.rsh,
+    )
+
+
+def repository_names(config: Config, only: str | None) -> list[str]:
+    """Every repository of the configuration, or the one named. Raises UsageError."""
+    if only is None:
+        return list(config.repositories)
+    if only not in config.repositories:
+        raise _unknown(config, only)
+    return [only]
+
+
+def _unknown(config: Config, name: str) -> UsageError:
+    return UsageError(
+        f"There is no repository {name!r} in the configuration.",
+        evidence=f"known: {', '.join(sorted(config.repositories)) or 'none'}",
+        remedy="Name one of these, or add it under `repositories:`.",
     )

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from infra.errors import DiskMissing
+from pydantic import ValidationError
+
+from infra.errors import DiskMissing, ManifestError
 from infra.hypervisor import images
 from infra.manifest import (
     ARCHIVE_DIR,
@@ -100,11 +102,33 @@ def write_manifest(
     tpm: ManifestTpm | None,
     autostart: bool,
 ) -> Manifest:
-    """Write both definitions, then the manifest as the newest file."""
+    """Write both definitions, then the manifest as the newest file. Raises ManifestError."""
     (directory / "domain.xml").write_text(facts.inactive_xml, encoding="utf-8")
     if facts.live_xml:
         (directory / "domain-live.xml").write_text(facts.live_xml, encoding="utf-8")
-    manifest = Manifest(
+    try:
+        manifest = _manifest(job, facts, freeze=freeze, boot_files=boot_files, tpm=tpm, autostart=autostart)
+    except ValidationError as error:
+        raise ManifestError(
+            f"What the VM {facts.name!r} consists of cannot be written into a manifest.",
+            evidence="\n".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()),
+            remedy="Look at the names and paths of its files: one of them is not what a restore could trust.",
+        ) from error
+    path = directory / "manifest.json"
+    path.write_text(render(manifest), encoding="utf-8")
+    return manifest
+
+
+def _manifest(
+    job: BackupJob,
+    facts: DomainFacts,
+    *,
+    freeze: FreezeReport,
+    boot_files: tuple[ManifestBootFile, ...],
+    tpm: ManifestTpm | None,
+    autostart: bool,
+) -> Manifest:
+    return Manifest(
         vm=facts.name,
         uuid=facts.uuid,
         hypervisor=job.config.hypervisor.name,
@@ -122,9 +146,6 @@ def write_manifest(
         boot_files=boot_files,
         tpm=tpm,
     )
-    path = directory / "manifest.json"
-    path.write_text(render(manifest), encoding="utf-8")
-    return manifest
 
 
 def _describe_disk(disk: Disk) -> ManifestDisk:

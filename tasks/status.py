@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from infra.config.models import Config
-from infra.errors import DomainNotFound, HypervisorError
+from infra.errors import DomainNotFound, HypervisorError, JournalError
 from infra.hypervisor.connection import Domain, Hypervisor
 from infra.journal.store import Journal
 from tasks.catalogue import Catalogue, VmArchive, read_catalogue
+from tasks.checking.findings import check_findings
 from tasks.dumps.status import DumpStatus, dump_statuses
+from tasks.growth import unexpected
 from tasks.health import Finding, Health, failed, vm_argument, worst
 from tasks.open_runs import NO_RUN, OpenRun, open_run, stray_overlays
 
@@ -35,6 +37,7 @@ class Source:
     stray_overlays: tuple[str, ...] = ()  # overlays of ours that it uses and no journal entry knows
     archives: tuple[VmArchive, ...] = ()
     unreadable: bool = False  # its repository could not be read
+    growth: str = ""  # what was unexpected about the new data of its last backup
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +118,23 @@ def _archived(source: Source, last: VmArchive | None, age: timedelta | None) -> 
         return Health.CRITICAL, "the last good archive is older than its objective", back_up
     if age < -_CLOCK_TOLERANCE:
         return Health.WARNING, "the last archive is from the future", "Look at the clocks of the hypervisors."
+    return _remarks(source, last)
+
+
+def _remarks(source: Source, last: VmArchive) -> Verdict:
+    """What is to be said of an archive that is young enough."""
     if last.uncovered:
-        return (
-            Health.WARNING,
-            f"not covered: {', '.join(last.uncovered)}",
-            "Exclude these disks if they need no backup.",
-        )
+        text = f"not covered: {', '.join(last.uncovered)}"
+        return Health.WARNING, text, "Exclude these disks if they need no backup."
+    if source.growth:
+        look = f"Look into it; `vmborg hold {_good_before(source, last)}` keeps the archive before."
+        return Health.WARNING, f"unexpected growth: {source.growth}", look
     return Health.OK, "backed up", ""
+
+
+def _good_before(source: Source, last: VmArchive) -> str:
+    earlier = [each.archive for each in source.archives if each.finished and each.archive != last.archive]
+    return earlier[-1] if earlier else last.archive
 
 
 def _danger(source: Source) -> Verdict | None:
@@ -142,6 +155,7 @@ def read_status(config: Config, *, now: datetime | None = None) -> Status:
     journal = Journal(config.state.journal).entries()
     problems = [failed(error, subject=f"repository {name}", check="read") for name, error in catalogue.failures.items()]
     problems += [failed(error, subject="journal", check="read") for error in journal.problems]
+    problems += check_findings(config)
     try:
         with Hypervisor.open(config.hypervisor.uri) as hypervisor:
             sources, state = _defined(config, hypervisor.domains(), catalogue), GONE
@@ -188,4 +202,12 @@ def _source(config: Config, name: str, uuid: str, *, state: str, catalogue: Cata
         run=open_run(config, uuid),
         archives=catalogue.of(uuid),
         unreadable=policy.repository in catalogue.failures,
+        growth=_growth(config, uuid),
     )
+
+
+def _growth(config: Config, uuid: str) -> str:
+    try:
+        return unexpected(config.state, uuid)
+    except JournalError as error:
+        return error.brief

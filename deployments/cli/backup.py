@@ -1,5 +1,6 @@
 """`vmborg backup`: run the flow backup-vm for the VMs named, one after the other."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deployments.cli.context import Context, pass_context
-from deployments.cli.output import error_data
+from deployments.cli.flowrun import console_level
+from deployments.cli.output import error_data, exit_code_of
+from deployments.cli.signals import heed_signals
 from deployments.cli.words import size
 from deployments.embedded import prefect_api, quiet_environment
 from infra.errors import UsageError, VmborgError
@@ -44,11 +47,29 @@ def command(context: Context, *, vms: tuple[str, ...], everything: bool) -> int:
     names = _all_names(context) if everything else list(dict.fromkeys(vms))
     quiet_environment(console_level(context))
     with prefect_api(config.state_dir) as wait_for_api:
-        import_module("flows.backup_vm")
+        import_module("flows.backup_vm").backup_vm.on_running(_heed_signals_again)
+        if not context.verbose:
+            _quieten()
         wait_for_api()
         outcomes = [_back_up(context, name) for name in names]
     _print(context, outcomes)
     return _exit_code(outcomes)
+
+
+def _quieten() -> None:
+    """Keep off the console what the command tells itself (errors), and the address of a server without dashboard."""
+    for logger in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+        for handler in logging.getLogger(logger).handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR and not record.getMessage().startswith("View at ")
+
+
+def _heed_signals_again(_flow: object, _run: object, _state: object) -> None:
+    heed_signals()
 
 
 def _all_names(context: Context) -> list[str]:
@@ -62,14 +83,6 @@ def _all_names(context: Context) -> list[str]:
             remedy="See `virsh list --all` and vms.exclude.",
         )
     return names
-
-
-def console_level(context: Context) -> str:
-    """The level of Prefect's run logs on stderr."""
-    if context.verbose:
-        return "DEBUG"
-    # On a terminal the bar tells how far it is; elsewhere the log lines do. Errors are told by the command itself.
-    return "CRITICAL" if context.json or context.output.stderr.isatty() else "INFO"
 
 
 def _back_up(context: Context, name: str) -> Outcome:
@@ -120,6 +133,8 @@ def _print(context: Context, outcomes: Sequence[Outcome]) -> None:
     for result in done:
         for disk in result.uncovered:
             context.output.note(f"{result.vm}: not covered: {disk}")
+        if result.unexpected:
+            context.output.note(f"{result.vm}: unexpected growth: {result.unexpected}")
         for problem in result.dump_problems:
             context.output.note(f"{result.vm}: not dumped: {problem}")
         for action in result.recovered:
@@ -138,5 +153,5 @@ def _data(outcome: Outcome) -> dict[str, object]:
 def _exit_code(outcomes: Sequence[Outcome]) -> int:
     errors = [outcome.error for outcome in outcomes if outcome.error]
     if errors:
-        return max(error.exit_code for error in errors) if len(errors) == len(outcomes) else 1
+        return exit_code_of(errors) if len(errors) == len(outcomes) else 1
     return PARTIAL_EXIT if any(outcome.state == "partial" for outcome in outcomes) else 0

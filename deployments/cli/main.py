@@ -2,17 +2,19 @@
 
 Exit codes: 0 done; 1 failed; 2 usage or configuration; 3 partial; 128 + N ended by signal N. `status` and
 `doctor` follow the monitoring-plugin convention: 0 ok, 1 warning, 2 critical (also a wrong configuration),
-3 unknown.
+3 unknown (also a wrong call).
 
 A verb is a file of this folder with a click command called `command`. It is imported when it is called, so that
 quick verbs stay quick.
 """
 
+import io
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from difflib import get_close_matches
 from importlib import import_module, metadata
 from pathlib import Path
@@ -20,7 +22,7 @@ from pathlib import Path
 import click
 
 from deployments.cli.context import Context
-from deployments.cli.signals import Terminated, heed_signals
+from deployments.cli.signals import Terminated, heed_signals, signal_arrived
 from infra.errors import ConfigError, UsageError, VmborgError
 
 VERBS = {
@@ -32,10 +34,17 @@ VERBS = {
     "recover": "Put VMs that dead runs left on overlays back",
     "status": "One line a VM: its last good archive, and whether that is good enough",
     "dumps": "Pull dumps of databases, list, restore and trust",
+    "prune": "Delete the archives that no rule keeps",
+    "hold": "Keep an archive from being pruned",
+    "release": "End a hold",
+    "retire": "Show VMs that are gone; forget one",
+    "check": "Check repositories, and that archives can be read",
+    "sync": "Copy a repository to a cloud, or fetch a copy",
     "config": "Check, show and generate the configuration",
 }
 MONITORS = {"status", "doctor"}  # their exit codes are read by monitoring systems
 _UNKNOWN = 3
+_HELP = {"--help", "-h"}
 
 logger = logging.getLogger("vmborg")
 
@@ -156,17 +165,19 @@ cli = Verbs(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _mend_streams()
     context = Context()
     # The command line itself may be wrong: then no option was read, and errors must still know their form.
     context.json = "--json" in arguments
-    heed_signals()
     _log_to_stderr(verbose="--verbose" in arguments)
     try:
+        heed_signals()
         return _run(arguments, context)
     except VmborgError as error:
         context.output.error(error)
         return _exit_code(error, context.verb)
     except Terminated as ending:
+        signal_arrived()
         context.output.error(VmborgError(f"Ended by {ending.signal.name}."))
         return 128 + ending.signal
     except BrokenPipeError:
@@ -179,8 +190,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str], context: Context) -> int:
     try:
-        code = cli.main(arguments, prog_name="vmborg", standalone_mode=False, obj=context)
+        code = _help_as_data(arguments, context) if context.json and _HELP & {*arguments} else _call(arguments, context)
     except click.exceptions.NoArgsIsHelpError as error:
+        if context.json:
+            raise UsageError("Say which verb.", evidence=error.format_message(), remedy="See its --help.") from error
         context.output.note(error.format_message())
         return UsageError.exit_code
     except click.ClickException as error:
@@ -193,6 +206,27 @@ def _run(arguments: list[str], context: Context) -> int:
         raise _unexpected(error) from error
     sys.stdout.flush()
     return code if isinstance(code, int) else 0
+
+
+def _call(arguments: list[str], context: Context) -> object:
+    return cli.main(arguments, prog_name="vmborg", standalone_mode=False, obj=context)
+
+
+def _help_as_data(arguments: list[str], context: Context) -> object:
+    """click prints help on stdout; with --json it becomes the document."""
+    output, text = context.output, io.StringIO()  # the output knows the real stdout by now
+    with redirect_stdout(text):
+        code = _call(arguments, context)
+    if text.getvalue():
+        output.document({"help": text.getvalue()})
+    return code
+
+
+def _mend_streams() -> None:
+    """Python has no stream where a descriptor was closed (`>&-`). A file opened later must not get its number."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
 
 
 def _usage_error(error: click.ClickException) -> UsageError:
@@ -212,7 +246,7 @@ def _unexpected(error: Exception) -> VmborgError:
 
 
 def _exit_code(error: VmborgError, verb: str) -> int:
-    if verb in MONITORS and not isinstance(error, ConfigError):
+    if verb in MONITORS and (isinstance(error, UsageError) or not isinstance(error, ConfigError)):
         return _UNKNOWN
     return error.exit_code
 

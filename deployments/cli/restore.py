@@ -1,5 +1,6 @@
 """`vmborg restore`: bring a VM back from an archive. Needs no Prefect."""
 
+import shlex
 import uuid as uuids
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from infra.hypervisor.restore_trust import ALLOWABLE
 if TYPE_CHECKING:
     from tasks.restore import Mode, Restored, Wish
 
+_LEAVE_OUT_HELP = "A disk that is not in the archive (vdb): the VM comes back without it; may be given several times."
 _ALLOW_HELP = "Let this through although the archived definition brings it along; may be given several times."
 
 
@@ -31,6 +33,7 @@ _ALLOW_HELP = "Let this through although the archived definition brings it along
 @click.option("--keep-old", is_flag=True, help="With --in-place: keep the former images, renamed.")
 @click.option("--overwrite-devices", is_flag=True, help="With --in-place: write over block devices.")
 @click.option("--allow", multiple=True, type=click.Choice(sorted(ALLOWABLE)), metavar="WHAT", help=_ALLOW_HELP)
+@click.option("--leave-out", multiple=True, metavar="DISK", help=_LEAVE_OUT_HELP)
 @click.option("--repository", default="", metavar="NAME", help="The repository; else that of the VM's policy.")
 @pass_context
 def command(context: Context, *, vm: str, archive: str, repository: str, **options: object) -> int:
@@ -52,7 +55,20 @@ def command(context: Context, *, vm: str, archive: str, repository: str, **optio
         keep_old=bool(options["keep_old"]),
     )
     with context.output.progress(f"restoring {vm}") as bar:
-        result = restore(context.config, request, progress=lambda done, total: bar.update(done, total=total))
+        title = f"restoring {vm}"
+
+        def say(text: str) -> None:
+            if context.output.stderr.isatty():
+                bar.update(0, text=f"{title}: {text}")
+            else:
+                context.output.note(f"{title}: {text}")
+
+        result = restore(
+            context.config,
+            request,
+            progress=lambda done, total: bar.update(done, total=total, text=title),
+            say=say,
+        )
     context.output.document(result)
     _print(context, result)
     return 0
@@ -72,6 +88,7 @@ def _wish(options: dict[str, object]) -> "Wish":
         flatten=bool(options["flatten"]),
         overwrite_devices=bool(options["overwrite_devices"]),
         allow=frozenset(cast("tuple[str, ...]", options["allow"])),
+        leave_out=frozenset(cast("tuple[str, ...]", options["leave_out"])),
     )
 
 
@@ -105,7 +122,7 @@ def _require_fit(mode: "Mode", options: dict[str, object]) -> None:
         "keep_old": (Mode.IN_PLACE,),
         "overwrite_devices": (Mode.IN_PLACE,),
         "start": (Mode.COPY, Mode.IN_PLACE),
-        "allow": (Mode.COPY, Mode.IN_PLACE),
+        "leave_out": (Mode.COPY, Mode.IN_PLACE),
         "to": (Mode.COPY, Mode.FILES),
     }
     for option, modes in fits.items():
@@ -125,6 +142,7 @@ def _print(context: Context, result: "Restored") -> None:
         context.output.note(f"Note: {warning}")
     rate = f", {size(result.size / result.seconds)}/s" if result.seconds else ""
     line(f"Restored {result.vm!r} from {result.archive} ({result.consistency}).")
+    line(f"  UUID {result.source_uuid}, archived on {result.hypervisor}, repository {result.repository}")
     line(f"  {size(result.size)} of images in {duration(timedelta(seconds=result.seconds))}{rate}")
     for target, path in result.disks.items():
         line(f"  {target}: {path}")
@@ -132,7 +150,7 @@ def _print(context: Context, result: "Restored") -> None:
         line(f"  kept: {path}")
     if result.mode is Mode.FILES:
         if result.definition:
-            line(f"To define it with these files: virsh define '{result.definition}'")
+            line(f"To define it with these files: virsh define {shlex.quote(result.definition)}")
         return
     line(f"VM {result.name!r} ({result.uuid}) is defined{' and started' if result.started else ''}.")
     if not result.started:

@@ -7,7 +7,7 @@ from typing import Any
 
 from infra.borg.comment import parse_comment
 from infra.borg.messages import ArchiveProgress, FileStatus, Message
-from infra.errors import ArchiveIncomplete
+from infra.errors import ArchiveIncomplete, RepositoryInvalid
 
 _BAD_STATUS = {"C", "E"}
 
@@ -100,3 +100,15 @@ def archive_infos(document: dict[str, Any]) -> list[ArchiveInfo]:
 def _time(text: str) -> datetime:
     """borg's times have no zone; its process runs in UTC."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def require_mode(document: dict[str, Any], location: str, encryption: str) -> None:
+    """Raise RepositoryInvalid if a repository is encrypted and should not be, or the other way round. Pure."""
+    mode: str = document["encryption"]["mode"]
+    if (mode == "none") != (encryption == "none"):
+        raise RepositoryInvalid(
+            f"The repository {location} is not encrypted as the configuration says.",
+            evidence=f"borg: encryption mode {mode}; the configuration: encryption {encryption}",
+            remedy="The mode is fixed when a repository is created: correct `encryption`, or name a new location "
+            "and run `vmborg init`.",
+        )

@@ -20,10 +20,11 @@ from infra.borg.answers import (
     RepositoryInfo,
     archive_infos,
     repository_info,
+    require_mode,
 )
 from infra.borg.command import Finished, Target, run_borg
 from infra.borg.messages import ArchiveProgress, Message, PercentProgress
-from infra.errors import BorgError, NoSpace, RepositoryNotFound
+from infra.errors import BorgError, NoSpace, RepositoryLocked, RepositoryNotFound
 
 __all__ = ["ArchiveInfo", "ArchiveItem", "CreateResult", "Repository", "RepositoryInfo"]
 
@@ -36,6 +37,11 @@ FILES_CACHE = "ctime,size,inode"
 is started meanwhile has libvirt change the owner, and so the ctime, of a template that nobody writes to."""
 
 _PROBE_LOCK_WAIT_S = 20
+_QUERY_S = 1800.0
+"""Seconds that a question may take once borg has the lock: a large chunks cache is built anew in minutes."""
+_SILENT_WAIT_S = 2
+_READING = ("list", "info", "extract")
+_DELETED_AT_ONCE = 100  # names in one call: a call takes half a second, and arguments have a limit
 _CHECKPOINT_INTERVAL_S = 10 * 365 * 86400  # never: a killed run shall leave no NAME.checkpoint
 
 # Neither stored nor brought back: plain borg restores what is stored, too.
@@ -67,6 +73,11 @@ class Repository:
         self.compression = compression
         self.seconds = 0.0
         """Seconds spent in borg by all calls so far."""
+        self.on_wait: Callable[[str], None] | None = None
+        """Is told when another borg's lock has to be waited for."""
+        self.only_reads = False
+        """Set by whoever writes nothing: a file system that is mounted read-only will do then. Else it is an error,
+        which a backup must meet before it touches a guest."""
         self.target = Target(
             location=location,
             passphrase=passphrase,
@@ -78,10 +89,31 @@ class Repository:
         )
 
     def _borg(self, *arguments: str, **how: Any) -> Finished:
-        self.target.base_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        done = run_borg(self.target, arguments, **how)
+        if self.only_reads and arguments[0] in _READING and self.read_only:
+            arguments = (arguments[0], "--bypass-lock", *arguments[1:])
+        done = self._run(arguments, how)
         self.seconds += done.seconds
         return done
+
+    def _run(self, arguments: Sequence[str], how: dict[str, Any]) -> Finished:
+        """Once, or first with little patience if somebody wants to know that the lock is waited for."""
+        wait: int = how.get("lock_wait") or self.target.lock_wait
+        if self.on_wait is None or wait <= _SILENT_WAIT_S:
+            return run_borg(self.target, arguments, **how)
+        try:
+            return run_borg(self.target, arguments, **dict(how, lock_wait=_SILENT_WAIT_S))
+        except RepositoryLocked as error:
+            who = next((f" ({line})" for line in error.evidence.splitlines() if line.startswith("held by")), "")
+            self.on_wait(f"waiting for the repository {self.name!r}, which another borg uses{who}; at most {wait} s")
+        return run_borg(self.target, arguments, **how)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it lies on a file system of this host that nobody can write to: then there is nothing to lock."""
+        try:
+            return self.location.startswith("/") and bool(os.statvfs(self.location).f_flag & os.ST_RDONLY)
+        except OSError:
+            return False
 
     def _json(self, *arguments: str, **how: Any) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self._borg(*arguments, **how).stdout)
@@ -102,8 +134,14 @@ class Repository:
         return True
 
     def probe(self) -> None:
-        """Prove in about half a second that it is there, not locked for long, and that the passphrase opens it."""
-        self._borg("list", "--last", "1", "--short", self.location, lock_wait=_PROBE_LOCK_WAIT_S)
+        """Prove in about half a second that it is there, not locked for long, and opens as it is configured.
+
+        Raises RepositoryInvalid when it is not encrypted and should be, or the other way round.
+        """
+        listing = ("list", "--json", "--last", "1", self.location)
+        require_mode(
+            self._json(*listing, lock_wait=_PROBE_LOCK_WAIT_S, timeout=_QUERY_S), self.location, self.encryption
+        )
 
     def info(self) -> RepositoryInfo:
         """Identity, mode of encryption and size."""
@@ -117,34 +155,46 @@ class Repository:
 
     # ------------------------------------------------------------------------------------------------- archives
 
-    def archives(self, glob: str | None = None, *, lock_wait: int | None = None) -> list[ArchiveInfo]:
+    def archives(
+        self, glob: str | None = None, *, lock_wait: int | None = None, to_write: bool = False
+    ) -> list[ArchiveInfo]:
         """All archives or those that a shell glob matches, oldest first, with the facts of their comments.
 
-        It proves too that the repository is there and that the passphrase opens it. `lock_wait` in seconds.
+        It proves too that the repository is there and that the passphrase opens it; with `to_write` also that it is
+        encrypted as it is configured (RepositoryInvalid). `lock_wait` in seconds.
         """
         pattern = ["--glob-archives", glob] if glob is not None else []
         keys = "{archive}{time}{comment}"
         listing = ("list", "--json", "--format", keys, *pattern, self.location)
-        return archive_infos(self._json(*listing, lock_wait=lock_wait))
+        document = self._json(*listing, lock_wait=lock_wait, timeout=_QUERY_S)
+        if to_write:
+            require_mode(document, self.location, self.encryption)
+        return archive_infos(document)
 
-    def items(self, archive: str, *, unique: bool = False) -> list[ArchiveItem]:
+    def items(self, archive: str, *, unique: bool = False, lock_wait: int | None = None) -> list[ArchiveItem]:
         """Every file and directory of an archive. `unique` asks for that too; it needs borg's chunks cache.
 
-        Raises ArchiveNotFound.
+        `lock_wait` in seconds. Raises ArchiveNotFound.
         """
         keys = "{type}{path}{size}" + ("{dcsize}" if unique else "")
-        done = self._borg("list", "--json-lines", "--format", keys, self._named(archive))
+        listing = ("list", "--json-lines", "--format", keys, self._named(archive))
+        done = self._borg(*listing, lock_wait=lock_wait, timeout=_QUERY_S)
         found = (json.loads(line) for line in done.stdout.splitlines() if line)
         return [ArchiveItem(each["path"], each["type"], each["size"], each.get("dcsize")) for each in found]
 
-    def delete(self, names: Sequence[str]) -> None:
-        """Delete archives by their exact names; space is freed by a compact. Raises ArchiveNotFound."""
-        for name in names:
-            self._borg("delete", self._named(name))
+    def delete(self, names: Sequence[str], *, lock_wait: int | None = None, timeout: float = _QUERY_S) -> None:
+        """Delete archives by their exact names; space is freed by a compact. Seconds.
 
-    def rename(self, old: str, new: str) -> None:
-        """Rename an archive. Raises ArchiveNotFound, ArchiveExists."""
-        self._borg("rename", self._named(old), new)
+        Raises ArchiveNotFound when one of them is not there; the others are deleted then all the same.
+        """
+        for start in range(0, len(names), _DELETED_AT_ONCE):
+            first, *others = names[start : start + _DELETED_AT_ONCE]
+            # The location alone would name the whole repository.
+            self._borg("delete", self._named(first), *others, lock_wait=lock_wait, timeout=timeout)
+
+    def rename(self, old: str, new: str, *, lock_wait: int | None = None) -> None:
+        """Rename an archive; `lock_wait` in seconds. Raises ArchiveNotFound, ArchiveExists."""
+        self._borg("rename", self._named(old), new, lock_wait=lock_wait, timeout=_QUERY_S)
 
     def _named(self, archive: str) -> str:
         return f"{self.location}::{archive}"
@@ -172,14 +222,12 @@ class Repository:
         """
         watch = CreateWatch(on_progress)
         done = self._borg(
-            *("create", "--json", "--list", "--filter", "AMUCE", "--progress"),
+            *("create", "--json", "--list", "--filter", "AMUCE", "--progress", *_CONTENT_ONLY),
             *("--chunker-params", CHUNKER, "--sparse", "--files-cache", FILES_CACHE, "--files-changed", "mtime"),
-            *_CONTENT_ONLY,
             *("--compression", self.compression, "--comment", comment),
             *("--checkpoint-interval", str(_CHECKPOINT_INTERVAL_S)),
             *(["--read-special"] if read_special else []),
-            self._named(archive),
-            *("--", *paths),
+            *(self._named(archive), "--", *paths),
             listener=watch,
             stop=stop,
             env={"BORG_FILES_CACHE_SUFFIX": files_cache_suffix},

@@ -1,7 +1,10 @@
 """The one place that starts borg: binary, environment, common options, both pipes, typed errors."""
 
+import errno
 import logging
 import os
+import shlex
+import shutil
 import sys
 import threading
 import time
@@ -14,12 +17,23 @@ from infra.borg.failures import failure
 from infra.borg.locks import holders
 from infra.borg.messages import LogMessage, Message, parse_line
 from infra.borg.readahead import ReadAhead
-from infra.errors import RepositoryLocked
+from infra.errors import (
+    BorgError,
+    NoSpace,
+    RepositoryFull,
+    RepositoryInvalid,
+    RepositoryLocked,
+    RepositoryNotFound,
+    RepositoryUnreachable,
+    StorageError,
+    VmborgError,
+)
 from infra.process import Child, spawn
 
 logger = logging.getLogger("vmborg.borg")
 
 _KEPT_MESSAGES = 200
+_FULL = 16 * 1024**2  # bytes free; borg's index files need some at a time
 _POLL_S = 0.1
 _TERMINATE_GRACE_S = 15.0
 
@@ -78,15 +92,19 @@ def run_borg(  # noqa: PLR0913 - each is a thing that callers vary
     env: dict[str, str] | None = None,
     output: IO[bytes] | None = None,
     read_ahead: Sequence[str] = (),
+    timeout: float | None = None,
 ) -> Finished:
     """Run one borg command to its end, and return what it wrote on stdout.
 
     `arguments` begin with the command's name. `listener` gets every message. When `stop` is set, borg is ended with
     SIGTERM: it releases its locks and keeps no archive (borg docs: internals/frontends, Signal.SIGTERM). `read_ahead`
-    are files that it reads from beginning to end.
+    are files that it reads from beginning to end. `timeout` bounds in seconds what it takes beside waiting for a lock:
+    a repository may hang.
 
-    Raises BorgError's subtypes for every exit code but 0.
+    Raises BorgError's subtypes for every exit code but 0, RepositoryUnreachable at the end of `timeout`, StorageError
+    when borg's own folder cannot be made.
     """
+    _make_base_dir(target.base_dir)
     wait = target.lock_wait if lock_wait is None else lock_wait
     common = ["--log-json", "--lock-wait", str(wait)]
     if target.remote_path:
@@ -103,25 +121,79 @@ def run_borg(  # noqa: PLR0913 - each is a thing that callers vary
         stdout=output,
         own_session=True,  # Ctrl-C is for us: on SIGINT borg saves a NAME.checkpoint before it ends
     ) as child:
-        run = _Run(child, listener)
+        run = _Run(child, listener, seconds=None if timeout is None else timeout + wait)
         with ReadAhead(child.pid, read_ahead):
             stopped = run.wait(stop)
         done = Finished(run.stdout, time.monotonic() - begun, run.read_bytes, stopped)
-    if stopped:
-        return done
-    error = failure(argv, child.popen.returncode, run.messages, location=target.location)
+    where = {"location": target.location, "base_dir": str(target.base_dir)}
+    error = None if stopped else failure(argv, child.popen.returncode, run.messages, **where)
     if error is None:
         return done
+    raise _known_better(target, error)
+
+
+def _make_base_dir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StorageError(
+            f"The folder of borg's caches cannot be made in state_dir ({path}).",
+            evidence=f"{error.filename}: {error.strerror}",
+            remedy="Make room on the file system of state_dir, and run vmborg as root.",
+        ) from error
+
+
+def _known_better(target: Target, error: BorgError) -> VmborgError:
+    """The error with what only this host can tell: who holds a lock, which file system is full."""
     if isinstance(error, RepositoryLocked):
         error.evidence = "\n".join([error.evidence, *holders(error.evidence)])
-    raise error
+    if isinstance(error, RepositoryInvalid) and _is_empty_folder(target.location):
+        return RepositoryNotFound(
+            f"There is no borg repository at {target.location}: the folder is empty.",
+            evidence=error.evidence,
+            remedy="See that its disk is mounted; create a new one with `vmborg init`.",
+            returncode=error.returncode,
+        )
+    if isinstance(error, RepositoryFull) and _is_ours_that_is_full(target, error):
+        return NoSpace(
+            f"The file system of vmborg's own files is full ({target.base_dir}).",
+            evidence=error.evidence,
+            remedy="Free some space there: borg keeps its caches below state_dir. The repository is not touched.",
+        )
+    return error
+
+
+def _is_empty_folder(location: str) -> bool:
+    """A mount point without its disk, or a fresh disk."""
+    folder = Path(location)
+    return location.startswith("/") and folder.is_dir() and {each.name for each in folder.iterdir()} <= {"lost+found"}
+
+
+def _is_ours_that_is_full(target: Target, error: RepositoryFull) -> bool:
+    """borg says no more than ENOSPC: its caches may be what finds no room."""
+    if os.strerror(errno.ENOSPC) not in error.evidence:
+        return False
+    if str(target.base_dir) in error.evidence:
+        return True
+    ours = shutil.disk_usage(target.base_dir).free
+    theirs = shutil.disk_usage(target.location).free if Path(target.location).is_dir() else ours + 1
+    return ours < min(theirs, _FULL)
+
+
+def _hangs(argv: Sequence[str]) -> RepositoryUnreachable:
+    return RepositoryUnreachable(
+        "borg did not end in time; it was ended.",
+        evidence=shlex.join(argv),
+        remedy="Look whether the repository's storage, or the server that it is on, answers.",
+    )
 
 
 class _Run:
     """Reads both pipes of a running borg, so that neither blocks it."""
 
-    def __init__(self, child: Child, listener: Listener | None) -> None:
+    def __init__(self, child: Child, listener: Listener | None, *, seconds: float | None) -> None:
         self._child = child
+        self._end = None if seconds is None else time.monotonic() + seconds
         self._listener = listener
         self.messages: list[LogMessage] = []
         self.stdout = ""
@@ -142,6 +214,8 @@ class _Run:
             if stop is not None and stop.is_set() and not stopped:
                 stopped = True
                 self._child.terminate(_TERMINATE_GRACE_S)
+            if self._end is not None and time.monotonic() > self._end and self._problem is None:
+                self._problem = _hangs(self._child.argv)
             if self._problem is not None:
                 self._child.terminate(_TERMINATE_GRACE_S)
             self._look()

@@ -6,6 +6,7 @@ archive is not what it should be.
 """
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ _NOT_FOUND = _Kind(
 _LOCKED = _Kind(
     RepositoryLocked,
     "The repository {location} is locked by another borg.",
-    "Wait for it. If no borg runs on any host: borg break-lock {location}.",
+    "Wait for it. If no borg runs on any host: {borg} break-lock {place}",
 )
 _INVALID = _Kind(
     RepositoryInvalid,
@@ -77,7 +78,18 @@ _DENIED = _Kind(
 _RELOCATED = _Kind(
     RepositoryInvalid,
     "borg asks whether the repository {location} is still the one it knew.",
-    "If you moved or replaced it yourself, run `borg info {location}` by hand once and answer.",
+    "If you moved it yourself, run this once by hand and answer y: {borg} info {place}",
+)
+_UNENCRYPTED = _Kind(
+    RepositoryInvalid,
+    "The repository {location} is not encrypted, and its configuration says that it is.",
+    "If it has to be so, set `encryption: none`; else name a new location and run `vmborg init`.",
+)
+_REPLACED = _Kind(
+    RepositoryInvalid,
+    "The repository {location} is not what borg remembers of it: older, or of another encryption.",
+    "If you put it there yourself, let borg forget what it remembers: remove {base}/.config/borg/security and "
+    "{base}/.cache/borg. Else somebody has changed it: look at it before anything else.",
 )
 _EXISTS = _Kind(
     RepositoryExists,
@@ -115,7 +127,9 @@ _BY_CODE = {
     30: _ARCHIVE_EXISTS,
     31: _NO_ARCHIVE,
     **dict.fromkeys((40, 41, 42, 43, 44, 45, 50, 51, 52, 53), _PASSPHRASE),
-    **dict.fromkeys((60, 61, 62, 63, 64), _RELOCATED),
+    60: _UNENCRYPTED,
+    62: _RELOCATED,
+    **dict.fromkeys((61, 63, 64), _REPLACED),
     **dict.fromkeys((70, 71, 73, 74, 75), _LOCKED),
     **dict.fromkeys((80, 81, 87), _UNREACHABLE),
     **dict.fromkeys((82, 83, 84, 85, 86), _OUTDATED),
@@ -155,8 +169,10 @@ _NO_SUCH_ARCHIVE = re.compile(r"^Archive .* not found \(\d+/\d+\)\.$", re.MULTIL
 _TRACEBACK = "Traceback (most recent call last):"
 
 
-def failure(argv: Sequence[str], returncode: int, messages: Sequence[LogMessage], *, location: str) -> BorgError | None:
-    """The error that a borg run ended with; None for exit code 0."""
+def failure(
+    argv: Sequence[str], returncode: int, messages: Sequence[LogMessage], *, location: str, base_dir: str = ""
+) -> BorgError | None:
+    """The error that a borg run ended with; None for exit code 0. `base_dir` is its BORG_BASE_DIR, for remedies."""
     if returncode == 0:
         return None
     said = [message for message in messages if message.is_warning] or list(messages)
@@ -166,7 +182,13 @@ def failure(argv: Sequence[str], returncode: int, messages: Sequence[LogMessage]
     return kind.error(
         kind.brief.format(location=location),
         evidence=describe(argv, returncode, "\n".join(essence(message.message) for message in said)),
-        remedy=kind.remedy.format(location=location),
+        remedy=kind.remedy.format(
+            location=location,
+            place=shlex.quote(location),
+            base=shlex.quote(base_dir),
+            # What borg remembers of a repository is ours, not that of root's own borg.
+            borg=f"BORG_BASE_DIR={shlex.quote(base_dir)} {shlex.quote(argv[0])}",
+        ),
         returncode=returncode,
         msgid=msgid,
     )

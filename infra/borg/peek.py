@@ -19,7 +19,7 @@ _PATIENCE_S = 2
 def peek_archives(repository: Repository) -> list[ArchiveInfo]:
     """`Repository.archives`, past the lock of a writer. Raises what that raises, RepositoryLocked aside."""
     try:
-        return _list(repository, past_lock=False)
+        return _list(repository, past_lock=repository.read_only)
     except RepositoryLocked:
         pass
     try:
@@ -31,7 +31,6 @@ def peek_archives(repository: Repository) -> list[ArchiveInfo]:
 
 def _list(repository: Repository, *, past_lock: bool) -> list[ArchiveInfo]:
     target = repository.target
-    target.base_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     argv = ["list", "--json", "--format", "{archive}{time}{comment}"]
     env = {"BORG_CACHE_DIR": str(target.base_dir / "peek")} if past_lock else {}
     option = ["--bypass-lock"] if past_lock else []

@@ -78,6 +78,13 @@ Seconds = Annotated[
     PlainSerializer(render_duration, return_type=str),
     WithJsonSchema(_DURATION_SCHEMA),
 ]
+Pause = Annotated[
+    int,
+    Field(ge=0),
+    BeforeValidator(_seconds),
+    PlainSerializer(render_duration, return_type=str),
+    WithJsonSchema(_DURATION_SCHEMA),
+]
 Duration = Annotated[
     timedelta,
     Field(gt=timedelta(0)),

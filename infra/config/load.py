@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -10,8 +11,17 @@ from typing import Any, cast, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from infra.config.models import Config, VmPolicy
+from infra.config.models import (
+    Config,
+    RepositoryConfig,
+    SecretRef,
+    VmPolicy,
+    VmsConfig,
+    missing_passphrase,
+)
 from infra.config.nodes import Parsed, PathInFile, Problem, parse
+from infra.config.retention import Retention
+from infra.config.secret_ref import EXACTLY_ONE
 from infra.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/vmborg/vmborg.yaml")
@@ -48,12 +58,12 @@ def check(text: str, *, name: str) -> Config:
             details = error.errors(include_url=False, include_context=True, include_input=True)
             problems += [_problem(detail, parsed) for detail in details]
         problems += _cross_check(data, parsed)
+        found = [*_secret_mistakes(data), *_keepless_dumps(data), *_contradictions(_what_is_right(data))]
+        problems += [Problem(parsed.line(path), path, text) for path, text in found]
     elif parsed.data is not None:
         problems.append(Problem(1, (), "must be a mapping (key: value), not a list or a single text"))
     elif not problems:
         problems.append(Problem(1, (), "the file is empty"))
-    if config is not None and not problems:
-        problems += [Problem(parsed.line(path), path, text) for path, text in _contradictions(config)]
     if config is None or problems:
         raise _refusal(problems, name)
     return config
@@ -192,6 +202,8 @@ def _cross_check(data: dict[str, Any], parsed: Parsed) -> list[Problem]:
     policies: dict[PathInFile, dict[str, Any]] = {("vms", "defaults"): _mapping(data, "vms", "defaults")}
     for vm in _mapping(data, "vms", "overrides"):
         policies["vms", "overrides", vm] = _mapping(data, "vms", "overrides", vm)
+    for copy in _mapping(data, "cloud"):
+        policies["cloud", copy] = {"repository": "main", **_mapping(data, "cloud", copy)}
     for host in _mapping(data, "dumps", "hosts"):
         policies["dumps", "hosts", host] = _mapping(data, "dumps", "hosts", host)
     problems: list[Problem] = []
@@ -213,6 +225,51 @@ def _cross_check(data: dict[str, Any], parsed: Parsed) -> list[Problem]:
     return problems
 
 
+def _secret_mistakes(data: dict[str, Any]) -> Iterator[tuple[PathInFile, str]]:
+    """What the models say too, but only of a section in which nothing else is wrong."""
+    repositories = _mapping(data, "repositories")
+    for name in repositories:
+        settings = _mapping(repositories, name)
+        encryption = settings.get("encryption") or RepositoryConfig.model_fields["encryption"].default
+        bare = bool(settings) and isinstance(encryption, str) and settings.get("passphrase") is None
+        if bare and (problem := missing_passphrase(encryption)):
+            yield ("repositories", name), problem
+        forms = {key for key, value in _mapping(settings, "passphrase").items() if value is not None}
+        if len(forms & set(SecretRef.model_fields)) > 1:
+            yield ("repositories", name, "passphrase"), EXACTLY_ONE
+
+
+def _keepless_dumps(data: dict[str, Any]) -> Iterator[tuple[PathInFile, str]]:
+    for host in _mapping(data, "dumps", "hosts"):
+        written = _mapping(data, "dumps", "hosts", host, "retention")
+        with suppress(ValidationError):
+            if written and Retention.model_validate(written).keeps_nothing:
+                yield ("dumps", "hosts", host, "retention"), "keeps no archive at all"
+
+
+def _what_is_right(data: dict[str, Any]) -> Config:
+    """The policies with every key that is right by itself, so that contradictions are told beside other mistakes."""
+    exclude = _mapping(data, "vms").get("exclude")
+    overrides = _mapping(data, "vms", "overrides")
+    vms = VmsConfig.model_construct(
+        defaults=_right_keys(_mapping(data, "vms", "defaults")),
+        exclude=tuple(each for each in cast("list[Any]", exclude) if isinstance(each, str))
+        if isinstance(exclude, list)
+        else (),
+        overrides={vm: _right_keys(_mapping(overrides, vm)) for vm in overrides},
+    )
+    return Config.model_construct(vms=vms)
+
+
+def _right_keys(written: dict[str, Any]) -> VmPolicy:
+    right: dict[str, Any] = {}
+    for key, value in written.items():
+        with suppress(ValidationError):
+            VmPolicy.model_validate({key: value})
+            right[key] = value
+    return VmPolicy.model_validate(right)
+
+
 def _contradictions(config: Config) -> Iterator[tuple[PathInFile, str]]:
     """What is well-formed and cannot be meant."""
     for key, text in _policy_contradictions(config.vms.defaults, set(VmPolicy.model_fields)):
@@ -223,9 +280,6 @@ def _contradictions(config: Config) -> Iterator[tuple[PathInFile, str]]:
             yield ("vms", "overrides", vm), f"never used: vms.exclude leaves this VM out ({glob!r})"
         for key, text in _policy_contradictions(config.policy(vm), set(override.model_fields_set)):
             yield ("vms", "overrides", vm, key), text
-    for name, host in config.dumps.hosts.items():
-        if host.retention.keeps_nothing:
-            yield ("dumps", "hosts", name, "retention"), "keeps no archive at all"
 
 
 def _policy_contradictions(policy: VmPolicy, written: set[str]) -> Iterator[tuple[str, str]]:

@@ -18,12 +18,14 @@ from pydantic import (
     model_validator,
 )
 
+from infra.config.cloud import CloudConfig, CloudName
 from infra.config.dumps import EXAMPLE_HOST, DumpsConfig
 from infra.config.fields import (
     AbsolutePath,
     Compression,
     Duration,
     Location,
+    Pause,
     RepositoryName,
     Reserved,
     Seconds,
@@ -33,11 +35,20 @@ from infra.config.fields import (
 from infra.config.retention import Retention
 from infra.config.secret_ref import SecretRef
 from infra.config.section import Section
+from infra.config.upkeep import CheckConfig, RetiredConfig
 from infra.model import Quiesce, StateDir
 
 _UNENCRYPTED = "none"
 
-RESERVED = ("cloud", "alerts")  # sections of later versions: only empty ones are accepted
+
+def missing_passphrase(encryption: str) -> str:
+    """What is wrong when this mode of encryption has no passphrase, "" for none."""
+    if encryption == _UNENCRYPTED:
+        return ""
+    return f"encryption {encryption} needs a passphrase, e.g. {{file: /etc/vmborg/passphrase}}"
+
+
+RESERVED = ("alerts",)  # sections of later versions: only empty ones are accepted
 
 
 class HypervisorConfig(Section):
@@ -88,6 +99,11 @@ class RepositoryConfig(Section):
         default=False,
         description="Declares that the server refuses deletions, which no client can see: nothing is pruned.",
     )
+    maintainer: Text | None = Field(
+        default=None,
+        description="The only hypervisor (`hypervisor.name`) that prunes it; this one if left out.",
+        examples=["kvm1"],
+    )
     remote_path: Text | None = Field(
         default=None,
         description="borg's path on the server, if not on its PATH.",
@@ -99,10 +115,16 @@ class RepositoryConfig(Section):
         examples=["ssh -i /etc/vmborg/id_ed25519"],
     )
 
+    @field_serializer("rsh", when_used="json-unless-none")
+    def _program_alone(self, rsh: str) -> str:
+        program, blank, _ = rsh.strip().partition(" ")
+        return f"{program} …" if blank else program  # an argument may be a password (sshpass -p)
+
     @model_validator(mode="after")
     def _passphrase_where_needed(self) -> "RepositoryConfig":
-        if self.encryption != _UNENCRYPTED and self.passphrase is None:
-            raise ValueError(f"encryption {self.encryption} needs a passphrase, e.g. {{file: /etc/vmborg/passphrase}}")
+        problem = missing_passphrase(self.encryption) if self.passphrase is None else ""
+        if problem:
+            raise ValueError(problem)
         return self
 
 
@@ -137,9 +159,15 @@ class VmPolicy(Section):
     )
     commit_deadline: Seconds = Field(default=3600, description="How long the block commit of one disk may take.")
     pivot_deadline: Seconds = Field(default=60, description="How long the pivot of one disk is tried.")
+    commit_pause: Pause = Field(
+        default=10,
+        description="When one of these two has passed, the guest is paused so long, at most twice, for the rest to be "
+        "copied; 0: never.",
+    )
     min_free: Size = Field(
         default=ByteSize(1024**3),
-        description="Kept free on the file system of every overlay: the copy is given up before it is used.",
+        description="Kept free on the file system of every overlay: the copy is given up before it is used. A restore "
+        "of images leaves it free, too.",
     )
     min_free_start: Size = Field(
         default=ByteSize(2 * 1024**3), description="Free space there without which no backup is begun."
@@ -199,7 +227,13 @@ class Config(Section):
         description="Dumps of databases, pulled over SSH. docs/design.md has the keys, docs/dumps.md the sources.",
         examples=[{"hosts": {"db01": EXAMPLE_HOST}}],
     )
-    cloud: Reserved = Field(default_factory=dict[str, Any], description="Reserved for cloud copies.")
+    retired: RetiredConfig = Field(default_factory=RetiredConfig, description="What is kept of VMs that are gone.")
+    check: CheckConfig = Field(default_factory=CheckConfig, description="How the health of repositories is checked.")
+    cloud: dict[CloudName, CloudConfig] = Field(
+        default_factory=dict[str, CloudConfig],
+        description="Copies of repositories on remotes of rclone's, by name.",
+        examples=[{"offsite": {}}],
+    )
     alerts: Reserved = Field(default_factory=dict[str, Any], description="Reserved for alerts.")
 
     @property
@@ -210,6 +244,11 @@ class Config(Section):
     def is_excluded(self, vm: str) -> str | None:
         """The entry of `vms.exclude` that leaves this VM out, or None."""
         return next((glob for glob in self.vms.exclude if vm == glob or fnmatchcase(vm, glob)), None)
+
+    def required_exclusions(self, vm: str) -> tuple[str, ...]:
+        """The disks to leave out that this VM must have: those of its override. The defaults name other VMs' too."""
+        override = self.vms.overrides.get(vm)
+        return override.exclude_disks if override else ()
 
     def policy(self, vm: str) -> VmPolicy:
         """The policy of the VM of this name: the defaults with its override."""

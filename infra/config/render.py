@@ -10,7 +10,8 @@ from pydantic.fields import FieldInfo
 from infra.config.models import RESERVED, Config, Section, VmPolicy
 
 _WIDTH = 100
-_EXPANDED = {"repositories"}  # a mapping whose values are shown key by key
+_EXPANDED = {"repositories", "cloud"}  # mappings whose values are shown key by key
+_OPTIONAL = {"cloud"}  # those of them that are switched off as a whole
 _ACTIVE = {
     "state_dir",
     "name",
@@ -21,6 +22,8 @@ _ACTIVE = {
     "daily",
     "weekly",
     "monthly",
+    "grace",
+    "slice",
 }
 _HEADER = """\
 # Configuration of vmborg (/etc/vmborg/vmborg.yaml). Check it with `vmborg config validate`.
@@ -100,7 +103,13 @@ def _entry(name: str, field: FieldInfo, *, indent: str, default: Any) -> list[st
     lines = [f"{indent}{name}:"]
     for key in cast("dict[str, Any]", written or {}):
         lines += [f"{indent}  {key}:", *_section(section, f"{indent}    ")]
-    return lines
+    return [_switched_off(line) for line in lines] if name in _OPTIONAL else lines
+
+
+def _switched_off(line: str) -> str:
+    """The line as a comment, after its indentation."""
+    text = line.lstrip()
+    return line if text.startswith("#") else f"{line[: len(line) - len(text)]}#{text}"
 
 
 def _section_of(annotation: Any) -> type[Section] | None:

@@ -1,11 +1,13 @@
-"""How the configuration names a secret without holding it."""
+"""Where a secret is kept; no secret is ever written into the configuration itself."""
 
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_serializer, model_validator
 
 from infra.config.fields import AbsolutePath, Text
 from infra.config.section import Section
+
+EXACTLY_ONE = "must have exactly one of file, command, env, credential"
 
 
 class SecretRef(Section):
@@ -27,6 +29,10 @@ class SecretRef(Section):
         description="A systemd credential (LoadCredential= of the unit).",
     )
 
+    @field_serializer("command", when_used="json-unless-none")
+    def _program_alone(self, command: tuple[str, ...]) -> list[str]:
+        return [command[0], *(["…"] if len(command) > 1 else [])]  # an argument may be the secret
+
     @model_validator(mode="before")
     @classmethod
     def _never_the_secret_itself(cls, data: Any) -> Any:
@@ -39,7 +45,7 @@ class SecretRef(Section):
     @model_validator(mode="after")
     def _exactly_one(self) -> "SecretRef":
         if len(self.model_fields_set) != 1:
-            raise ValueError("must have exactly one of file, command, env, credential")
+            raise ValueError(EXACTLY_ONE)
         return self
 
     def __str__(self) -> str:

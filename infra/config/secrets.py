@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from infra.config.models import SecretRef
+from infra.config.secret_ref import SecretRef
 from infra.errors import CommandTimedOut, ConfigError, ProcessError
 from infra.process import run
 

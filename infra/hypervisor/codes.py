@@ -98,9 +98,9 @@ class Undefine(IntFlag):
 
 
 BLOCK_COMMIT_ACTIVE = 4
+BLOCK_JOB_ABORT_ASYNC = 1
 BLOCK_JOB_ABORT_PIVOT = 2
 START_PAUSED = 1
-AFFECT_LIVE = 1
 
 STATES = {
     0: "no state",

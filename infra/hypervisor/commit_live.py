@@ -3,12 +3,17 @@
 What counts is what the live definition says, not what a call returned: libvirt's error 83 means both "not
 ready yet" and "there is a job already", a job at 100 % is not ready, and a pivot that failed may have
 happened. The job lives in qemu: when we die or give up it goes on, and the next call takes it over.
+
+A guest that writes faster than its base's storage takes it keeps the job from ever being ready, and a pivot that was
+asked for from happening (qemu, block/mirror.c: both wait for a moment without dirty blocks). When its time is over
+the guest is paused for a moment, so that the rest can be copied.
 """
 
 import logging
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +27,7 @@ from infra.errors import (
     HypervisorUnreachable,
 )
 from infra.hypervisor.domain import Domain
+from infra.hypervisor.parsed import ParsedMirror
 from infra.model import ImageKind, Overlay
 
 logger = logging.getLogger("vmborg.commit")
@@ -41,6 +47,11 @@ class Deadlines:
 
     commit: float  # until the base holds everything
     pivot: float  # from then until qemu writes to the base alone
+    pause: float  # that the guest may be paused for when one of the two has passed; 0: never
+
+
+class _Late(CommitFailed):
+    """A deadline has passed."""
 
 
 class _Stage(StrEnum):
@@ -50,20 +61,43 @@ class _Stage(StrEnum):
     ENDING = "on the base, the job is ending"
     DONE = "on the base"
     ELSEWHERE = "not on the overlay and not on the base"
+    FOREIGN = "in a block job of somebody else's"
 
 
-def commit_live(domain: Domain, overlay: Overlay, *, deadlines: Deadlines, on_pivot: Callable[[], None]) -> None:
+def commit_live(
+    domain: Domain,
+    overlay: Overlay,
+    *,
+    deadlines: Deadlines,
+    on_pivot: Callable[[], None],
+    pause: Callable[[], AbstractContextManager[bool]],
+) -> None:
     """Commit and pivot one disk, taking over a job that is under way. `on_pivot` is called right before the pivot.
+
+    `pause` makes the guest stand still for a block, and says whether it could.
 
     Raises CommitFailed, the guest is on its overlay still then and a later call may go on;
     DomainStateChanged, DomainNotFound, HypervisorUnreachable when somebody has to look anew.
     """
     if _stage(domain, overlay) is _Stage.NO_JOB:
         _begin(domain, overlay)
-    if _wait_ready(domain, overlay, deadlines.commit) is _Stage.DONE:
+    try:
+        _finish(domain, overlay, ready_s=deadlines.commit, pivot_s=deadlines.pivot, on_pivot=on_pivot)
+    except _Late:
+        if not deadlines.pause:
+            raise
+        logger.warning("%s: the guest is paused for at most %g s", overlay.target, 2 * deadlines.pause)
+        with pause() as stands_still:
+            if not stands_still:
+                raise
+            _finish(domain, overlay, ready_s=deadlines.pause, pivot_s=deadlines.pause, on_pivot=on_pivot)
+
+
+def _finish(domain: Domain, overlay: Overlay, *, ready_s: float, pivot_s: float, on_pivot: Callable[[], None]) -> None:
+    if _wait_ready(domain, overlay, ready_s) is _Stage.DONE:
         return
     on_pivot()
-    _pivot(domain, overlay, deadlines.pivot)
+    _pivot(domain, overlay, pivot_s)
 
 
 def _stage(domain: Domain, overlay: Overlay) -> _Stage:
@@ -71,6 +105,8 @@ def _stage(domain: Domain, overlay: Overlay) -> _Stage:
     disk = live.disk(overlay.target) if live else None
     if disk is None:
         return _Stage.ELSEWHERE
+    if disk.mirror is not None and not is_commit_into(disk.mirror, overlay.base):
+        return _Stage.FOREIGN
     if disk.image.path == overlay.path:
         if disk.mirror is None:
             return _Stage.NO_JOB
@@ -78,6 +114,11 @@ def _stage(domain: Domain, overlay: Overlay) -> _Stage:
     if disk.image.path == overlay.base:
         return _Stage.DONE if disk.mirror is None else _Stage.ENDING
     return _Stage.ELSEWHERE
+
+
+def is_commit_into(mirror: ParsedMirror, base: str) -> bool:
+    """Whether a disk's block job is an active commit into this image. Pure."""
+    return mirror.job == "active-commit" and mirror.image.path == base
 
 
 def _begin(domain: Domain, overlay: Overlay) -> None:
@@ -103,14 +144,14 @@ def _wait_ready(domain: Domain, overlay: Overlay, seconds: float) -> _Stage:
         stage = _stage(domain, overlay)
         if stage in (_Stage.READY, _Stage.DONE):
             return stage
-        if stage is _Stage.ELSEWHERE:
+        if stage in (_Stage.ELSEWHERE, _Stage.FOREIGN):
             raise DomainStateChanged(f"Disk {overlay.target} is no longer where it was.", evidence=stage)
         without_job = without_job + 1 if stage is _Stage.NO_JOB else 0
         if without_job >= _ENDED_LOOKS:
             raise _job_failed(domain, overlay)
         elapsed = time.monotonic() - began
         if elapsed > seconds:
-            raise CommitFailed(
+            raise _Late(
                 f"The block commit of disk {overlay.target} was not ready in {seconds:g} s.",
                 evidence=f"{stage}; {_progress(domain, overlay)}",
                 remedy="It goes on in qemu and is taken over by `vmborg recover`. A guest that writes faster than "
@@ -122,6 +163,7 @@ def _wait_ready(domain: Domain, overlay: Overlay, seconds: float) -> _Stage:
 def _pivot(domain: Domain, overlay: Overlay, seconds: float) -> None:
     until = time.monotonic() + seconds
     evidence = ""
+    odd = 0  # looks in a row; while libvirt takes note of the job's end, its definition shows all kinds of things
     while True:
         try:
             domain.pivot(overlay.target)
@@ -132,18 +174,24 @@ def _pivot(domain: Domain, overlay: Overlay, seconds: float) -> None:
             logger.debug("%s: %s", overlay.target, evidence)
         stage = _stage(domain, overlay)
         if stage is _Stage.DONE:
+            domain.block_job(overlay.target)  # waits until libvirt has written the definitions and ended the job
             return
-        if stage is _Stage.ELSEWHERE:
-            raise DomainStateChanged(f"Disk {overlay.target} is no longer where it was.", evidence=stage)
-        if stage is _Stage.NO_JOB:
-            raise _job_failed(domain, overlay)
+        odd = odd + 1 if stage in (_Stage.ELSEWHERE, _Stage.FOREIGN, _Stage.NO_JOB) else 0
+        if odd >= _ENDED_LOOKS:
+            raise _not_pivoting(domain, overlay, stage)
         if time.monotonic() > until:
-            raise CommitFailed(
+            raise _Late(
                 f"The pivot of disk {overlay.target} did not happen in {seconds:g} s.",
                 evidence=f"{stage}; {evidence}",
                 remedy="The guest runs on; `vmborg recover` tries again.",
             )
         time.sleep(_STEP_S)
+
+
+def _not_pivoting(domain: Domain, overlay: Overlay, stage: _Stage) -> HypervisorError:
+    if stage is _Stage.NO_JOB:
+        return _job_failed(domain, overlay)
+    return DomainStateChanged(f"Disk {overlay.target} is no longer where it was.", evidence=stage)
 
 
 def _job_failed(domain: Domain, overlay: Overlay) -> CommitFailed:

@@ -18,9 +18,10 @@ from typing import Self, TypeVar
 import libvirt
 import libvirt_qemu
 
-from infra.errors import DomainNotFound, HypervisorError, HypervisorUnreachable
+from infra.errors import DomainBusy, DomainNotFound, HypervisorError, HypervisorUnreachable
 from infra.hypervisor import codes
 from infra.hypervisor.answers import BlockJob, FileSystem
+from infra.hypervisor.bounded import bounded
 from infra.hypervisor.domain import Domain
 
 __all__ = ["BlockJob", "Domain", "FileSystem", "Hypervisor", "Link", "Versions"]
@@ -30,8 +31,8 @@ RawDomain = libvirt.virDomain
 
 logger = logging.getLogger("vmborg.hypervisor")
 
-RECONNECT_WAIT = 5.0
-"""Seconds to wait for a daemon that went away: a restart takes one to three."""
+RECONNECT_WAIT = 15.0
+"""Seconds to wait for a daemon that went away: a restart takes one to three, on a busy host more."""
 
 _RECONNECT_STEP = 0.2
 
@@ -63,7 +64,7 @@ class Link:
 
     def _open(self) -> libvirt.virConnect:
         try:
-            return libvirt.open(self.uri)
+            return bounded(f"Connecting to {self.uri}", lambda: libvirt.open(self.uri))
         except libvirt.libvirtError as error:
             raise _typed(error, what=f"Connecting to {self.uri}") from error
 
@@ -91,9 +92,13 @@ class Link:
                     return
 
     def act(self, what: str, operation: Callable[[libvirt.virConnect], T]) -> T:
-        """Call once. `what` names the attempt, as in "Freezing the file systems of 'web'"."""
+        """Call once. `what` names the attempt, as in "Freezing the file systems of 'web'".
+
+        Raises DomainBusy when libvirt does not answer in time.
+        """
+        connection = self._connection()
         try:
-            return operation(self._connection())
+            return bounded(what, lambda: operation(connection))
         except libvirt.libvirtError as error:
             raise _typed(error, what=what) from error
 
@@ -138,8 +143,8 @@ class Link:
             raw, self._raw = self._raw, None
         if raw is not None:
             try:
-                raw.close()
-            except libvirt.libvirtError as error:
+                bounded("Closing the connection", raw.close)
+            except (libvirt.libvirtError, DomainBusy) as error:
                 logger.debug("Closing a broken connection to %s: %s", self.uri, error)
 
 

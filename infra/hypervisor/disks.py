@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from infra.errors import UsageError
 from infra.hypervisor.image_info import SUPPORTED_FORMATS, ImageInfo, obstacle
 from infra.hypervisor.parsed import ParsedDisk, ParsedImage
+from infra.manifest import ARCHIVE_DIR
 from infra.model import Disk, Verdict
 
 Judgement = tuple[Verdict, str]
@@ -110,7 +111,7 @@ def classify(
 
 def _classified(disk: ParsedDisk, *, exclude: Collection[str], chain: Sequence[ImageInfo]) -> Disk:
     verdict, reason = _EXCLUDED if disk.target in exclude else judge(disk)
-    if verdict is Verdict.COVERED and (problem := obstacle(chain) or _contradiction(disk, chain)):
+    if verdict is Verdict.COVERED and (problem := obstacle(chain) or _contradiction(disk, chain) or _misplaced(chain)):
         verdict, reason = Verdict.UNCOVERED, problem
     return Disk(
         target=disk.target,
@@ -122,6 +123,12 @@ def _classified(disk: ParsedDisk, *, exclude: Collection[str], chain: Sequence[I
         serial=disk.serial,
         chain=tuple(info.image for info in chain) if verdict is Verdict.COVERED else (),
     )
+
+
+def _misplaced(chain: Sequence[ImageInfo]) -> str:
+    paths = [info.image.content_path for info in chain]
+    taken = [path for path in paths if path.startswith(f"/{ARCHIVE_DIR}/")]
+    return f"{taken[0]} is where an archive keeps its own files; move the image out of /{ARCHIVE_DIR}" if taken else ""
 
 
 def _contradiction(disk: ParsedDisk, chain: Sequence[ImageInfo]) -> str:

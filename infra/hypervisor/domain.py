@@ -76,10 +76,6 @@ class Domain:
         """The reason for its state, as libvirt's number: codes.PAUSED_IOERROR."""
         return self._read("Reading the state of", lambda raw: raw.state()[1])
 
-    def life(self) -> int:
-        """libvirt's number of the running domain, which each start gives anew; -1 while it is shut off."""
-        return self._read("Looking up", lambda raw: raw.ID())
-
     def persistent(self) -> bool:
         """Whether it has a definition that outlives its shut-off."""
         return self._read("Looking up", lambda raw: bool(raw.isPersistent()))
@@ -136,10 +132,6 @@ class Domain:
             return ""
         what = "Reading the saved definition of"
         return self._read(what, lambda raw: raw.managedSaveGetXMLDesc(codes.Xml.SECURE))
-
-    def block_iotune(self, target: str) -> dict[str, int | str]:
-        """The disk's limits, in libvirt's names (total_bytes_sec, ...); 0 is unlimited."""
-        return self._read(f"Reading the limits of {target} of", lambda raw: dict(raw.blockIoTune(target, 0)))
 
     def volume_path(self, pool: str, volume: str) -> str:
         """The path of a storage pool's volume; "" when libvirt does not know it: an inactive pool, a removed volume."""
@@ -240,18 +232,16 @@ class Domain:
         self._act(what, lambda raw: raw.blockCommit(target, base, top, bandwidth, flags))
 
     def pivot(self, target: str) -> None:
-        """Switch the disk to the base of its ready commit. Not ready yet is DomainBusy with code 83."""
-        flags = codes.BLOCK_JOB_ABORT_PIVOT
+        """Ask qemu to switch the disk to the base of its ready commit; the live definition tells when it did.
+
+        Not ready yet is DomainBusy with code 83. libvirt does not wait for it here: it would wait without limit.
+        """
+        flags = codes.BLOCK_JOB_ABORT_PIVOT | codes.BLOCK_JOB_ABORT_ASYNC
         self._act(f"The pivot of disk {target} of", lambda raw: raw.blockJobAbort(target, flags))
 
     def abort_job(self, target: str) -> None:
         """Cancel the disk's block job; the disk stays on its overlay."""
         self._act(f"Cancelling the block job of disk {target} of", lambda raw: raw.blockJobAbort(target, 0))
-
-    def set_block_iotune(self, target: str, limits: dict[str, int | str]) -> None:
-        """Limit a running domain's disk, in libvirt's names (total_bytes_sec, ...); 0 is unlimited."""
-        what = f"Limiting disk {target} of"
-        self._act(what, lambda raw: raw.setBlockIoTune(target, limits, codes.AFFECT_LIVE))
 
     def suspend(self) -> None:
         """Pause its CPUs."""

@@ -6,6 +6,7 @@ there still.
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -71,9 +72,12 @@ def _growth(overlay: Overlay, base: os.stat_result, *, held: int) -> int:
 
 
 def _free(path: str) -> int:
-    """Bytes free for qemu, which does not run as root: f_bavail of statvfs(3)."""
+    """Bytes free for qemu, which does not run as root: f_bavail of statvfs(3).
+
+    A file system that does not tell (some in user space) has no blocks at all; it is not taken for full.
+    """
     found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
+    return found.f_bavail * found.f_frsize if found.f_blocks else sys.maxsize
 
 
 class OverlayGuard:
@@ -110,8 +114,8 @@ class OverlayGuard:
         while not self._end.is_set():
             self.reason = self._look()
             if self.reason:
-                logger.warning("the copy is ended early: %s", self.reason)
                 self._on_stop(self.reason)
+                logger.warning("the copy is ended early: %s", self.reason)
                 return
             self._end.wait(INTERVAL_S)
 

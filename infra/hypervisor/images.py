@@ -26,6 +26,7 @@ INFO_TIMEOUT = 60.0
 """Seconds for a command that only reads headers; storage that needs longer hangs."""
 
 _SECTOR = 512
+_SECTORS_WRITTEN = 6  # the kernel's Documentation/block/stat.rst
 _CHECK_LEAKS = 3
 _CHECK_CORRUPT = 2
 
@@ -65,6 +66,19 @@ def size_of(path: str) -> int:
             evidence=str(error),
             remedy="Look at dmesg, and at its volume.",
         ) from error
+
+
+def written(path: str) -> tuple[int, int]:
+    """What changes when an image is written to: of a file, its length and time (ns); of a device, its sectors written.
+
+    Raises DiskMissing.
+    """
+    found = _stat(path)
+    if not stat.S_ISBLK(found.st_mode):
+        return found.st_size, found.st_mtime_ns
+    number = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+    counters = Path(f"/sys/dev/block/{number}/stat").read_text("ascii").split()
+    return size_of(path), int(counters[_SECTORS_WRITTEN])
 
 
 def allocated(path: str) -> int:
@@ -243,7 +257,7 @@ def _qemu_img(*arguments: str, timeout: float) -> str:
 
 def _remedy(error: CommandFailed) -> str:
     known = {
-        "lock": "Another process has it open; shut the guest off, or end that process.",
+        '" lock': "Another process has it open; shut the guest off, or end that process.",
         "No space left": "Free space on that file system.",
         "Permission denied": "Run this as root.",
         "key-secret": "Its base is encrypted: start the VM, whose definition knows the secret; then vmborg recover.",

@@ -18,8 +18,16 @@ SWTPM_DIR = Path("/var/lib/libvirt/swtpm")
 """State of the emulated TPMs of qemu:///system, a folder a UUID (libvirt's qemu_conf.c, swtpmStorageDir)."""
 
 
-def inspect(domain: Domain, *, exclude_disks: Collection[str], ours: Collection[str] = ()) -> DomainFacts:
+def inspect(
+    domain: Domain,
+    *,
+    exclude_disks: Collection[str],
+    must_have: Collection[str] | None = None,
+    ours: Collection[str] = (),
+) -> DomainFacts:
     """Read and classify. `ours` are overlays of an open journal entry: on one of them a definition may disagree.
+
+    `must_have` are those of `exclude_disks` without which something is wrong; all of them, if it is left out.
 
     Raises DomainNotFound; DomainBusy when the running guest uses other images than its definition names;
     DomainStateChanged when it was started or stopped meanwhile; DiskMissing; ImageError; DomainXmlError; UsageError
@@ -37,7 +45,7 @@ def inspect(domain: Domain, *, exclude_disks: Collection[str], ours: Collection[
     if live is not None and persistent:
         _refuse_drift(name, drift(live, inactive, ours=ours))
     beside = [disk.target for disk in inactive.disks] + list(outside_targets(inactive_xml))
-    check_excluded(now.disks, exclude_disks, others=beside, vm=name)
+    check_excluded(now.disks, exclude_disks if must_have is None else must_have, others=beside, vm=name)
     chains = {disk.target: _walk(disk) for disk in now.disks if needs_chain(disk, exclude_disks)}
     return DomainFacts(
         uuid=domain.uuid,

@@ -1,6 +1,7 @@
 """What is at an overlay's path, and committing it when no guest runs on it."""
 
 import json
+import re
 import stat
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,10 @@ from infra.hypervisor.recovery_plan import Content
 from infra.model import ImageKind, Overlay, Phase
 from infra.process import run
 
-_LOCKED = "lock"  # qemu: Failed to get "write" lock / shared "write" lock
+GONE = (0, 0)
+"""`stamp` of a file that is not there."""
+
+_LOCKED = re.compile(r'Failed to get (shared )?"\w+" lock|Is another process using the image')
 _SNAPSHOT_TAKES_S = 60
 _HEAD_BYTES = 64 * 1024  # qemu writes the name of the backing file right behind the header
 _NEW_IMAGE_BYTES = 1024 * 1024  # more than qemu allocates for an image without data
@@ -37,7 +41,7 @@ def content(overlay: Overlay) -> Content:
         images.info(overlay.path, "qcow2", force_share=False)
         return Content.DATA if _holds_data(overlay.path) else Content.EMPTY
     except (ImageError, CommandFailed) as error:
-        return Content.IN_USE if _LOCKED in error.evidence else Content.UNREADABLE
+        return Content.IN_USE if _LOCKED.search(error.evidence) else Content.UNREADABLE
 
 
 def _header(path: str) -> Qcow2Header | None:
@@ -55,10 +59,25 @@ def _lies_on(overlay: Overlay, backing: str) -> bool:
 
 
 def _holds_data(path: str) -> bool:
-    """Whether anything was written to this image itself, zeros included (qemu-img map: depth 0, present)."""
-    argv = ["qemu-img", "map", "--output=json", "-U", "-f", "qcow2", path]
+    """Whether anything was written to this image itself, zeros included (qemu-img map: present).
+
+    Looked at without its backing file, whose map alone takes hundreds of megabytes where it is fragmented.
+    """
+    alone = {"driver": "qcow2", "backing": None, "file": {"driver": "file", "filename": path}}
+    argv = ["qemu-img", "map", "--output=json", "-U", f"json:{json.dumps(alone)}"]
     extents = cast("list[dict[str, Any]]", json.loads(run(argv, timeout=images.INFO_TIMEOUT).stdout))
-    return any(extent["depth"] == 0 and extent["present"] for extent in extents)
+    return any(extent["present"] for extent in extents)
+
+
+def stamp(path: str) -> tuple[int, int]:
+    """When a file was last written to (ns) and how long it is, GONE without one. Raises ImageError."""
+    try:
+        found = Path(path).stat()
+    except FileNotFoundError:
+        return GONE
+    except OSError as error:
+        raise ImageError(f"{path} cannot be looked at.", evidence=str(error)) from error
+    return found.st_mtime_ns, found.st_size
 
 
 def equals_base(overlay: Overlay, *, seconds: float) -> bool:
@@ -68,18 +87,32 @@ def equals_base(overlay: Overlay, *, seconds: float) -> bool:
     return run(argv, timeout=seconds, check=False).returncode == 0
 
 
-def base_newer(overlay: Overlay, phase: Phase) -> bool:
-    """Whether the base's file was written to after the snapshot, by somebody who is not us.
+def base_ahead(overlay: Overlay) -> bool:
+    """Whether the base's file was written to later than the overlay; True for a device, which does not tell.
 
-    False when it cannot be known: for a device, once a commit has begun, and without the overlay's time of birth.
+    While a commit mirrors what the guest writes, the overlay comes first and the base follows. Once the guest was
+    moved to the base, the overlay stands still.
     """
-    if phase is Phase.PUTTING_BACK or overlay.base_kind is ImageKind.BLOCK:
+    return overlay.base_kind is ImageKind.BLOCK or stamp(overlay.base) >= stamp(overlay.path)
+
+
+def base_newer(overlay: Overlay, phase: Phase) -> bool:
+    """Whether the base's file was written to after our own last work on it, by somebody else.
+
+    That is after the snapshot, or, once a commit was begun, after libvirt let go of the overlay (it changes its owner
+    then). False when it cannot be known: for a device, and without the overlay's time of birth.
+    """
+    if overlay.base_kind is ImageKind.BLOCK:
         return False
-    born = int(run(["stat", "--format=%W", overlay.path], timeout=images.INFO_TIMEOUT).stdout)
     try:
-        return born > 0 and Path(overlay.base).stat().st_mtime > born + _SNAPSHOT_TAKES_S
+        last = Path(overlay.path).stat().st_ctime if phase is Phase.PUTTING_BACK else _born(overlay.path)
+        return last > 0 and Path(overlay.base).stat().st_mtime > last + _SNAPSHOT_TAKES_S
     except OSError as error:
         raise ImageError(f"{overlay.base} cannot be looked at.", evidence=str(error)) from error
+
+
+def _born(path: str) -> float:
+    return float(run(["stat", "--format=%W", path], timeout=images.INFO_TIMEOUT).stdout)
 
 
 def commit_offline(overlay: Overlay, *, seconds: float) -> None:
@@ -90,7 +123,7 @@ def commit_offline(overlay: Overlay, *, seconds: float) -> None:
     try:
         images.commit(overlay.path, base=overlay.base, base_format=overlay.base_format, timeout=seconds)
     except (ImageError, CommandTimedOut) as error:
-        if _LOCKED in error.evidence:
+        if _LOCKED.search(error.evidence):
             raise DomainStateChanged(f"{overlay.path} was opened meanwhile.", evidence=error.evidence) from error
         raise CommitFailed(
             f"The overlay of disk {overlay.target} could not be committed into {overlay.base}.",

@@ -4,14 +4,11 @@
 that a run may die anywhere and another one go on. Three questions decide about each overlay, in this order:
 
 1. Does the running qemu write to it? Then it is committed live, whatever any definition says.
-2. Does the definition of the next start name it? Then the running guest's truth (it is on the base already)
-or an
+2. Does the definition of the next start name it? Then the running guest's truth (it is on the base already) or an
    offline commit comes first, and the definition is corrected.
-3. Does nobody name it? Then it is removed, if that loses nothing: it is empty, or its pivot was asked for
-and the
-   domain is seen on the base. What it holds is committed only if nothing can have written to the base
-   meanwhile: to commit an overlay that a pivot has already emptied of meaning rolls the guest back. Where
-   that cannot be known, a person decides.
+3. Does nobody name it? Then it is removed, if that loses nothing: it is empty, or we saw its pivot. What it holds is
+   committed only if nothing can have written to the base meanwhile: to commit an overlay that a pivot has already
+   emptied of meaning rolls the guest back. Where that cannot be known, a person decides.
 
 An offline commit empties the overlay, so that "committed" is told by the file itself.
 """
@@ -64,7 +61,8 @@ class Seen:
     content: Content = Content.UNSEEN
     settled: bool = False  # its content is in the base for certain
     pivot_asked: bool = False  # some run asked for its pivot, and nobody saw whether it happened
-    base_newer: bool = False  # the base was written to after the snapshot, and no commit had begun
+    base_ahead: bool = False  # then: the two differ, and the base was written to last
+    base_newer: bool = False  # the base was written to after our own last work on it
     users: tuple[str, ...] | None = None  # domains with the overlay in any chain; None: nobody looked
     base_users: tuple[str, ...] = ()  # domains with the base in any chain
 
@@ -147,6 +145,8 @@ def _next(view: View, seen: Seen) -> Step | None:
 def _named_by_definition(seen: Seen) -> Step:
     if seen.live is Place.BASE or seen.settled:
         return Step(Act.REDEFINE, seen.overlay)
+    if seen.content is Content.DATA and seen.base_ahead:
+        return _refuse(seen, "it differs from its base, which the domain may have been moved to before it ended")
     if seen.content in (Content.EMPTY, Content.DATA):
         return Step(Act.COMMIT_OFFLINE, seen.overlay)
     return _refuse(seen, _CANNOT_COMMIT[seen.content])

@@ -5,6 +5,7 @@ firmware state and sockets, and loses every disk that was not restored. A domain
 identity.
 """
 
+import posixpath
 import secrets
 import uuid as uuids
 from collections.abc import Callable, Mapping
@@ -16,12 +17,17 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring, iterparse
 
 from infra.errors import DomainXmlError, UnsafeArchive
+from infra.hypervisor.device_xml import (
+    character_devices,
+    describe_source,
+    disk_target,
+    is_channel_socket,
+    is_log,
+    is_removable,
+    remove_children,
+)
 from infra.model import ImageKind
 
-LIBVIRT_DIRS = ("/var/lib/libvirt/qemu/", "/run/libvirt/", "/var/run/libvirt/", "/var/log/libvirt/")
-"""Where libvirt keeps its own sockets and logs: only these paths of character devices go into a copy."""
-
-_CHARACTER_DEVICES = ("serial", "console", "parallel", "channel")
 _SOURCE_ATTRIBUTES = ("file", "dev", "dir", "pool", "volume", "mode", "protocol", "name", "index")
 
 
@@ -43,7 +49,8 @@ class RewritePlan:
     disks: Mapping[str, DiskPlace]  # by disk target
     boot_files: Mapping[str, str] = field(default_factory=dict[str, str])  # role (nvram, kernel, ...) -> path
     copy: bool = False  # a second domain beside the original
-    drop: frozenset[str] = frozenset()  # targets that the archive names and does not hold
+    leave_out: frozenset[str] = frozenset()  # targets of disks that the definition is to be without
+    keep_nvram: bool = False  # also where it was not archived: the domain has one here
     missing_media: frozenset[str] = frozenset()  # targets of removable or read-only disks whose source is not here
 
 
@@ -87,9 +94,9 @@ def rewrite(xml: str, plan: RewritePlan, *, new_mac: Callable[[], str] = random_
     old_name, old_uuid = root.findtext("name", ""), root.findtext("uuid", "")
     warnings: list[str] = []
     root.attrib.pop("id", None)
-    _set_identity(root, plan)
+    _set_identity(root, plan.name, plan.uuid)
     _rewrite_disks(devices, plan, warnings)
-    _set_boot_files(root, plan.boot_files)
+    _set_boot_files(root, plan)
     _drop_runtime(root, devices)
     if plan.copy:
         _separate_network(devices, new_mac)
@@ -109,14 +116,22 @@ def _keep_prefixes(xml: str) -> None:
             continue  # ns0 and the like are made up by whoever wrote them
 
 
-def _set_identity(root: Element, plan: RewritePlan) -> None:
-    for tag, value in (("name", plan.name), ("uuid", plan.uuid)):
+def with_identity(xml: str, *, name: str, uuid: str) -> str:
+    """The same domain under another name and UUID, and nothing else changed: to try whether libvirt takes it."""
+    root = parse(xml)
+    _set_identity(root, name, uuid)
+    _keep_prefixes(xml)
+    return tostring(root, encoding="unicode")
+
+
+def _set_identity(root: Element, name: str, uuid: str) -> None:
+    for tag, value in (("name", name), ("uuid", uuid)):
         element = root.find(tag)
         if element is None:
             element = SubElement(root, tag)
         element.text = value
     for entry in root.iterfind("sysinfo/system/entry[@name='uuid']"):
-        entry.text = plan.uuid  # libvirt refuses a definition in which the two differ
+        entry.text = uuid  # libvirt refuses a definition in which the two differ
     genid = root.find("genid")
     if genid is not None:
         # The guest must learn that its time went back (libvirt, formatdomain: genid changes on a restore).
@@ -126,17 +141,17 @@ def _set_identity(root: Element, plan: RewritePlan) -> None:
 def _rewrite_disks(devices: Element, plan: RewritePlan, warnings: list[str]) -> None:
     for disk in devices.findall("disk"):
         target = disk_target(disk)
-        _remove_children(disk, "backingStore", "mirror")
+        remove_children(disk, "backingStore", "mirror")
         if target in plan.disks:
             _place(disk, plan.disks[target])
         elif target in plan.missing_media and is_removable(disk):
             warnings.append(f"{target}: ejected, its medium {describe_source(disk)} is not on this host")
-            _remove_children(disk, "source")
+            remove_children(disk, "source")
         elif plan.copy and _is_writable_floppy(disk):
             warnings.append(f"{target}: ejected, its medium {describe_source(disk)} is the original's to write to")
-            _remove_children(disk, "source")
-        elif plan.copy and (target in plan.drop or target in plan.missing_media):
-            warnings.append(f"{target}: left out of the copy, it is not in the archive ({describe_source(disk)})")
+            remove_children(disk, "source")
+        elif target in plan.leave_out:
+            warnings.append(f"{target}: left out, it is not in the archive ({describe_source(disk)})")
             devices.remove(disk)
 
 
@@ -147,7 +162,7 @@ def _place(disk: Element, place: DiskPlace) -> None:
         source = SubElement(disk, "source")
     for attribute in _SOURCE_ATTRIBUTES:
         source.attrib.pop(attribute, None)
-    _remove_children(source, "host", "reservations", "dataStore")
+    remove_children(source, "host", "reservations", "dataStore")
     source.set("file" if place.kind is ImageKind.FILE else "dev", place.path)
     driver = disk.find("driver")
     if driver is None:
@@ -155,19 +170,26 @@ def _place(disk: Element, place: DiskPlace) -> None:
     driver.set("type", place.format)
 
 
-def _set_boot_files(root: Element, boot_files: Mapping[str, str]) -> None:
+def _set_boot_files(root: Element, plan: RewritePlan) -> None:
     system = root.find("os")
     if system is None:
         return
-    for role, path in boot_files.items():
+    for role, path in plan.boot_files.items():
         element = system.find(role)
         if element is None:
             element = SubElement(system, role)
         source = element.find("source")
         if source is not None:  # <nvram type='file'><source file=…/></nvram>, libvirt 8.5
+            element.set("type", "file")
+            source.attrib.clear()
             source.set("file", path)
         else:
             element.text = path
+    if "nvram" not in plan.boot_files and not plan.keep_nvram:
+        for nvram in system.findall("nvram"):  # libvirt makes one from the template, under the domain's own name
+            nvram.text = None
+            nvram.attrib.pop("type", None)
+            remove_children(nvram, "source")
 
 
 def _drop_runtime(root: Element, devices: Element) -> None:
@@ -175,20 +197,13 @@ def _drop_runtime(root: Element, devices: Element) -> None:
     for label in root.findall("seclabel"):
         if label.get("type", "dynamic") == "dynamic":
             root.remove(label)
-    for device in _character_devices(devices):
+    for device in character_devices(devices):
         source = device.find("source")
         if source is None:
             continue
-        if device.get("type") == "pty" or _is_libvirts_own(device, source):
+        if device.get("type") == "pty" or is_channel_socket(device, source):
             device.remove(source)
             device.attrib.pop("tty", None)
-
-
-def _is_libvirts_own(device: Element, source: Element) -> bool:
-    """libvirt makes the socket of a virtio channel itself when none is given."""
-    target = device.find("target")
-    virtio = device.tag == "channel" and target is not None and target.get("type") == "virtio"
-    return virtio and device.get("type") == "unix" and source.get("path", "").startswith(LIBVIRT_DIRS)
 
 
 def _separate_network(devices: Element, new_mac: Callable[[], str]) -> None:
@@ -197,38 +212,38 @@ def _separate_network(devices: Element, new_mac: Callable[[], str]) -> None:
         if mac is None:
             mac = SubElement(interface, "mac")
         mac.set("address", new_mac())
-        _remove_children(interface, "target")  # a tap device of a fixed name exists once
+        remove_children(interface, "target")  # a tap device of a fixed name exists once
         for parameters in interface.iterfind("virtualport/parameters"):
             parameters.attrib.pop("interfaceid", None)
 
 
 def _separate_character_devices(devices: Element, names: Mapping[str, str], warnings: list[str]) -> None:
-    for device in _character_devices(devices):
+    for device in character_devices(devices):
         for element in device.findall("source") + device.findall("log"):
-            for attribute in ("path", "file"):
-                path = element.get(attribute, "")
-                if not path:
-                    continue
-                renamed = _renamed(path, names)
-                if path.startswith(LIBVIRT_DIRS) and renamed != path:
-                    element.set(attribute, renamed)
-                    continue
-                warnings.append(f"{device.tag}: {path} belongs to the original; the copy does without it")
-                device.remove(element)
-                _use_terminal(device, element)
+            path = element.get("path") or element.get("file", "")
+            if not path:
+                continue
+            renamed = _renamed(path, names)
+            if is_log(element) and renamed != path:
+                element.set("file", renamed)
+                continue
+            warnings.append(f"{device.tag}: {path} belongs to the original; the copy does without it")
+            device.remove(element)
+            _use_terminal(device, element)
 
 
 def _use_terminal(device: Element, lost: Element) -> None:
     if lost.tag == "source" and device.tag != "channel":
         device.set("type", "pty")
-        _remove_children(device, "protocol")
+        remove_children(device, "protocol")
 
 
 def _renamed(path: str, names: Mapping[str, str]) -> str:
+    directory, name = posixpath.split(path)
     for old, new in names.items():
         if old:
-            path = path.replace(old, new)
-    return path
+            name = name.replace(old, new)
+    return f"{directory}/{name}"
 
 
 def _separate_addresses(devices: Element, warnings: list[str]) -> None:
@@ -244,48 +259,12 @@ def _separate_addresses(devices: Element, warnings: list[str]) -> None:
         if sockets:
             warnings.append(f"{graphics.get('type')}: its socket is the original's; libvirt will choose another")
     for backend in devices.iterfind("tpm/backend"):
-        _remove_children(backend, "source")  # the copy's state lies where libvirt keeps that of its UUID
+        remove_children(backend, "source")  # the copy's state lies where libvirt keeps that of its UUID
     for cid in devices.iterfind("vsock/cid"):
         cid.attrib.clear()
         cid.set("auto", "yes")
 
 
-def _character_devices(devices: Element) -> list[Element]:
-    return [device for device in devices if device.tag in _CHARACTER_DEVICES]
-
-
-def _remove_children(parent: Element, *tags: str) -> None:
-    for tag in tags:
-        for child in parent.findall(tag):
-            parent.remove(child)
-
-
-def disk_target(disk: Element) -> str:
-    """The disk's name inside the domain: vda."""
-    target = disk.find("target")
-    return target.get("dev", "") if target is not None else ""
-
-
-def is_removable(disk: Element) -> bool:
-    """Whether a medium can be taken out and the drive stay."""
-    return disk.get("device") in ("cdrom", "floppy")
-
-
 def _is_writable_floppy(disk: Element) -> bool:
     """qemu locks it: of two guests with one medium the second would not start."""
     return disk.get("device") == "floppy" and disk.find("source") is not None and disk.find("readonly") is None
-
-
-def describe_source(disk: Element) -> str:
-    """Path, URL-like name or pool/volume of a disk's source; "" for an empty drive."""
-    source = disk.find("source")
-    if source is None:
-        return ""
-    for attribute in ("file", "dev", "dir"):
-        if source.get(attribute):
-            return source.get(attribute, "")
-    parts = [
-        disk.get("type", ""),
-        *(source.get(key, "") for key in ("protocol", "pool", "volume", "name", "path")),
-    ]
-    return "/".join(part for part in parts if part)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from infra.errors import HypervisorError, SnapshotFailed
+from infra.errors import DomainStateChanged, HypervisorError, SnapshotFailed
 from infra.hypervisor.domain import Domain
+from infra.hypervisor.parsed import ParsedDomain
 from infra.hypervisor.recovery_plan import Place
 from infra.hypervisor.recovery_view import overlay_places
 from infra.model import DomainFacts, Image, ImageKind, Overlay
@@ -31,10 +32,14 @@ def overlay_path(base: Image, target: str, *, run_id: str, overlay_dir: Path) ->
     return str(folder / f"{stem}{ending}")
 
 
-def snapshot_xml(facts: DomainFacts, overlays: Sequence[Overlay]) -> str:
-    """The request: an explicit overlay for each disk of `overlays`, `no` for every other one."""
+def snapshot_xml(facts: DomainFacts, overlays: Sequence[Overlay], *, run_id: str) -> str:
+    """The request: an explicit overlay for each disk of `overlays`, `no` for every other one.
+
+    libvirt names the overlay of a disk that is plugged in at this very moment BASE.NAME: that tells whose it is.
+    """
     paths = {overlay.target: overlay.path for overlay in overlays}
     root = Element("domainsnapshot")
+    SubElement(root, "name").text = f"vmborg-{run_id}.qcow2"
     disks = SubElement(root, "disks")
     for disk in facts.disks:
         if disk.target not in paths:
@@ -64,11 +69,16 @@ def _exists(path: Path) -> bool:
     return path.is_symlink() or path.exists()
 
 
-def take_snapshot(domain: Domain, facts: DomainFacts, overlays: Sequence[Overlay]) -> None:
+def take_snapshot(
+    domain: Domain, facts: DomainFacts, overlays: Sequence[Overlay], *, run_id: str
+) -> tuple[Overlay, ...]:
     """Move the covered disks to their overlays, all at one instant, and see that they are there.
 
-    Raises SnapshotFailed. Its caller puts the domain back in any case: where the connection broke, nobody knows what
-    libvirt did.
+    Returns the overlays that libvirt made on its own, for disks that were plugged in at the last moment: they are to be
+    journalled and put back as ours.
+
+    Raises DomainStateChanged, nothing was done then, when its disks are no longer those of `facts`; SnapshotFailed. Its
+    caller puts the domain back in any case: where the connection broke, nobody knows what libvirt did.
     """
     covered = {disk.target: disk.base.path for disk in facts.covered}
     if covered != {overlay.target: overlay.base for overlay in overlays}:
@@ -77,8 +87,9 @@ def take_snapshot(domain: Domain, facts: DomainFacts, overlays: Sequence[Overlay
             evidence=f"disks {covered}, overlays {[overlay.target for overlay in overlays]}",
         )
     require_free_paths(overlays)
+    _require_same_disks(domain, facts)
     try:
-        domain.snapshot(snapshot_xml(facts, overlays))
+        domain.snapshot(snapshot_xml(facts, overlays, run_id=run_id))
     except HypervisorError as error:
         raise SnapshotFailed(
             f"libvirt took no snapshot of {facts.name!r}.",
@@ -86,6 +97,9 @@ def take_snapshot(domain: Domain, facts: DomainFacts, overlays: Sequence[Overlay
             remedy=_remedy(error),
             code=error.code,
         ) from error
+    others = strays(domain.live(), overlays, run_id=run_id)
+    if others:
+        return others
     places = overlay_places(domain, overlays)
     wrong = [target for target, place in places.items() if place is not Place.OVERLAY]
     if wrong:
@@ -94,6 +108,36 @@ def take_snapshot(domain: Domain, facts: DomainFacts, overlays: Sequence[Overlay
             evidence=", ".join(f"{target} is on: {places[target]}" for target in wrong),
             remedy="Somebody else works on this domain's disks; the domain is put back. Back up again.",
         )
+    return ()
+
+
+def _require_same_disks(domain: Domain, facts: DomainFacts) -> None:
+    """Minutes may have passed since `facts` were read: a disk may have come, gone or got another medium."""
+    live = domain.live()
+    now = {disk.target: disk.image.path for disk in live.disks} if live else {}
+    then = {disk.target: disk.source for disk in facts.disks}
+    changed = sorted(target for target in now.keys() | then.keys() if now.get(target) != then.get(target))
+    if changed:
+        raise DomainStateChanged(
+            f"The disks of {facts.name!r} changed while its backup was prepared: {', '.join(changed)}.",
+            evidence=f"before: {then}\nnow: {now}",
+        )
+
+
+def strays(live: ParsedDomain | None, overlays: Sequence[Overlay], *, run_id: str) -> tuple[Overlay, ...]:
+    """The overlays that libvirt made and named after the snapshot. Pure."""
+    ours = {overlay.path for overlay in overlays}
+    return tuple(
+        Overlay(
+            target=disk.target,
+            base=disk.backing[0].path,
+            base_kind=ImageKind.BLOCK if disk.backing[0].kind == "block" else ImageKind.FILE,
+            base_format=disk.backing[0].format,
+            path=disk.image.path,
+        )
+        for disk in (live.disks if live else ())
+        if disk.image.path.endswith(f".vmborg-{run_id}.qcow2") and disk.image.path not in ours and disk.backing
+    )
 
 
 def _remedy(error: HypervisorError) -> str:

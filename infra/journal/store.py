@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from infra.errors import JournalError
 from infra.model import JournalEntry
 
-VERSION = 1
+VERSION = 2
 _SUFFIX = ".json"
 _UNFINISHED = ".new"
 _ENTRY = TypeAdapter(JournalEntry)
@@ -59,8 +59,8 @@ class Journal:
         _check(entry, path)
         text = json.dumps({"version": VERSION, "entry": _ENTRY.dump_python(entry, mode="json")}, indent=2)
         try:
-            _make_private(self.directory)
-            _write_durably(path, text + "\n")
+            make_private(self.directory)
+            write_durably(path, text + "\n")
         except OSError as error:
             raise _failed("written", path, error) from error
 
@@ -158,7 +158,8 @@ def _is_uuid(text: str) -> bool:
         return False
 
 
-def _write_durably(path: Path, text: str) -> None:
+def write_durably(path: Path, text: str) -> None:
+    """Put a file in place of its predecessor; it is on the disk when this returns. Raises OSError."""
     unfinished = path.with_name(path.name + _UNFINISHED)
     with suppress(FileNotFoundError):
         unfinished.unlink()  # of a run that died while it wrote
@@ -171,7 +172,8 @@ def _write_durably(path: Path, text: str) -> None:
     _sync_directory(path.parent)
 
 
-def _make_private(directory: Path) -> None:
+def make_private(directory: Path) -> None:
+    """Make a folder for root alone, if it is not there. Raises OSError."""
     if not directory.is_dir():
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _sync_directory(directory.parent)

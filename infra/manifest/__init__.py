@@ -2,6 +2,7 @@
 
 from infra.manifest.models import (
     ARCHIVE_DIR,
+    MANIFEST_PATH,
     Manifest,
     ManifestBootFile,
     ManifestDisk,
@@ -12,6 +13,7 @@ from infra.manifest.text import expected_items, parse, render
 
 __all__ = [
     "ARCHIVE_DIR",
+    "MANIFEST_PATH",
     "Manifest",
     "ManifestBootFile",
     "ManifestDisk",

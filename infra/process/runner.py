@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from infra.errors import CommandFailed, CommandNotFound, CommandTimedOut
+from infra.process.signals import HeldSignals
 
 logger = logging.getLogger("vmborg.process")
 
@@ -169,32 +170,38 @@ def spawn(  # noqa: PLR0913 - each is a thing that callers vary
     Raises CommandNotFound.
     """
     logger.debug("+ %s", shlex.join(argv))
-    descriptors = {variable: _readable(secret) for variable, secret in (secrets or {}).items()}
-    try:
-        popen = _start(
-            argv,
-            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-            stdout=stdout or subprocess.PIPE,
-            stderr=stderr or subprocess.PIPE,
-            env=_environment(env or {}, descriptors),
-            cwd=cwd,
-            pass_fds=tuple(descriptors.values()),
-            start_new_session=own_session or detached,
-            preexec_fn=None if detached else _prepare_child(os.getpid()),
-        )
-    finally:
-        for descriptor in descriptors.values():
-            os.close(descriptor)
-    child = Child(popen, tuple(argv))
-    try:
-        yield child
-    finally:
-        if not child.released:
-            child.terminate()
-        for stream in (popen.stdin, popen.stdout, popen.stderr):
-            if stream is not None:
-                with suppress(BrokenPipeError):
-                    stream.close()
+    with HeldSignals() as held:
+        descriptors = {variable: _readable(secret) for variable, secret in (secrets or {}).items()}
+        try:
+            popen = _start(
+                argv,
+                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                stdout=stdout or subprocess.PIPE,
+                stderr=stderr or subprocess.PIPE,
+                env=_environment(env or {}, descriptors),
+                cwd=cwd,
+                pass_fds=tuple(descriptors.values()),
+                start_new_session=own_session or detached,
+                preexec_fn=None if detached else _prepare_child(os.getpid()),
+            )
+        finally:
+            for descriptor in descriptors.values():
+                os.close(descriptor)
+        child = Child(popen, tuple(argv))
+        try:
+            held.release()  # from here on somebody ends the program, whatever is raised
+            yield child
+        finally:
+            _end(child)
+
+
+def _end(child: Child) -> None:
+    if not child.released:
+        child.terminate()
+    for stream in (child.popen.stdin, child.popen.stdout, child.popen.stderr):
+        if stream is not None:
+            with suppress(BrokenPipeError):
+                stream.close()
 
 
 def _start(argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:

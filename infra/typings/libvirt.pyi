@@ -123,8 +123,6 @@ class virDomain:
     def blockStats(self, path: str) -> tuple[int, int, int, int, int]:
         """(read requests, read bytes, write requests, written bytes, errors)"""
     def setBlockThreshold(self, dev: str, threshold: int, flags: int = 0) -> int: ...
-    def blockIoTune(self, disk: str, flags: int = 0) -> dict[str, int | str]: ...
-    def setBlockIoTune(self, disk: str, params: dict[str, int | str], flags: int = 0) -> int: ...
     def diskErrors(self, flags: int = 0) -> dict[str, int]: ...
     def fsFreeze(self, mountpoints: list[str] | None = None, flags: int = 0) -> int:
         """The number of filesystems that were frozen: may be 0."""
@@ -216,7 +214,6 @@ VIR_CONNECT_LIST_DOMAINS_PERSISTENT: int
 VIR_CONNECT_LIST_DOMAINS_TRANSIENT: int
 
 VIR_DOMAIN_AFFECT_CURRENT: int
-VIR_DOMAIN_AFFECT_LIVE: int
 VIR_DOMAIN_AFFECT_CONFIG: int
 
 VIR_DOMAIN_DEFINE_VALIDATE: int

@@ -1,18 +1,21 @@
 """Which archive, and what it says of itself: names, items, manifest, definition. Nothing of it is trusted yet."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra.borg.client import ArchiveInfo, ArchiveItem, Repository
 from infra.borg.names import ArchiveName, parse_archive_name
 from infra.errors import ArchiveIncomplete, ArchiveNotFound, ManifestError, UnsafeArchive, UsageError
-from infra.manifest import ARCHIVE_DIR, Manifest, expected_items, parse
+from infra.manifest import ARCHIVE_DIR, MANIFEST_PATH, Manifest, expected_items, parse
+from tasks.restore.workspace import require_space
 
 LATEST = "latest"
 _UUID_PREFIX = re.compile(r"[0-9a-f]{4}[0-9a-f-]{0,32}")
 _DIRECTORY, _FILE = "d", "-"
+_LONGEST_TEXT = 16 * 1024 * 1024
+"""Bytes of a manifest or definition: one of a thousand disks has less than one MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +39,24 @@ class Opened:
 def vm_archives(names: Iterable[str], vm: str, *, uuid: str = "") -> list[Candidate]:
     """The VM archives among `names` that belong to `vm`, oldest first.
 
-    `vm` is a name or the beginning of a UUID (four digits or more); `uuid` is that of a domain which has this name
-    now, so that archives from before it was renamed are found.
+    `uuid` is that of the domain which is meant, if it is defined: its archives are found from before it was renamed,
+    and another VM's of the same name are not among them. Else those of the name count, and if there are none, `vm` is
+    the beginning of a UUID (four digits or more).
     """
     parsed = [Candidate(name, found) for name in names if (found := parse_archive_name(name)) is not None]
-    mine = [each for each in parsed if each.parsed.kind == "vm" and _belongs(each.parsed, vm, uuid)]
-    return sorted(mine, key=lambda each: (each.parsed.when, each.name))
-
-
-def _belongs(archive: ArchiveName, vm: str, uuid: str) -> bool:
-    if archive.source == vm or (uuid and archive.uuid8 == uuid[:8]):
-        return True
-    prefix = vm.lower()
-    return bool(_UUID_PREFIX.fullmatch(prefix)) and archive.uuid8.startswith(prefix[:8])
+    every = [each for each in parsed if each.parsed.kind == "vm"]
+    prefix = vm.lower()[:8] if _UUID_PREFIX.fullmatch(vm.lower()) else " "
+    by_uuid = [each for each in every if uuid and each.parsed.uuid8 == uuid[:8]]
+    by_name = [each for each in every if each.parsed.source == vm]
+    by_prefix = [each for each in every if each.parsed.uuid8.startswith(prefix)]
+    return sorted(by_uuid or by_name or by_prefix, key=lambda each: (each.parsed.when, each.name))
 
 
 def choose(names: Iterable[str], vm: str, wanted: str, *, uuid: str = "", repository: str = "") -> Candidate:
     """The archive to restore: the newest finished one, or the one named.
 
-    Raises ArchiveNotFound, UsageError (another VM's archive), ArchiveIncomplete (it was never finished).
+    Raises ArchiveNotFound, UsageError (another VM's archive, or archives of several VMs), ArchiveIncomplete (it was
+    never finished).
     """
     names = list(names)
     mine = vm_archives(names, vm, uuid=uuid)
@@ -62,6 +64,7 @@ def choose(names: Iterable[str], vm: str, wanted: str, *, uuid: str = "", reposi
         finished = [each for each in mine if each.parsed.finished]
         if not finished:
             raise _none(vm, names, repository, unfinished=len(mine))
+        _require_one(vm, finished)
         return finished[-1]
     if wanted not in names:
         last = "\n".join(each.name for each in mine[-5:])
@@ -70,7 +73,8 @@ def choose(names: Iterable[str], vm: str, wanted: str, *, uuid: str = "", reposi
             evidence=f"of {vm!r} it has:\n{last}" if last else f"it has none of {vm!r}",
             remedy=f"Name one of these, or leave --archive out for the newest: vmborg list {vm}",
         )
-    found = next((each for each in mine if each.name == wanted), None)
+    every = [*mine, *vm_archives(names, vm)]  # named outright, one of an earlier VM of this name will do
+    found = next((each for each in every if each.name == wanted), None)
     if found is None:
         raise UsageError(
             f"The archive {wanted} is not one of the VM {vm!r}.",
@@ -83,6 +87,16 @@ def choose(names: Iterable[str], vm: str, wanted: str, *, uuid: str = "", reposi
             remedy=f"Restore a finished one: vmborg list {vm}",
         )
     return found
+
+
+def _require_one(vm: str, finished: list[Candidate]) -> None:
+    newest = {each.parsed.uuid8: each.name for each in finished}
+    if len(newest) > 1:
+        raise UsageError(
+            f"There are archives of {len(newest)} VMs that {vm!r} may mean.",
+            evidence="\n".join(f"UUID {uuid8}-…: newest archive {name}" for uuid8, name in sorted(newest.items())),
+            remedy="Name the one that is meant by the beginning of its UUID, or one of its archives with --archive.",
+        )
 
 
 def _none(vm: str, names: list[str], repository: str, *, unfinished: int) -> ArchiveNotFound:
@@ -135,23 +149,66 @@ def _require_promised(found: dict[str, ArchiveItem], manifest: Manifest) -> None
 
 
 def open_archive(repository: Repository, archive: str, directory: Path) -> Opened:
-    """Bring the archive's metadata to `directory` and read it.
+    """Bring the archive's metadata to `directory` and read it; how much that is is known before.
 
-    Raises UnsafeArchive, ArchiveIncomplete, ManifestError, and borg's typed errors.
+    Raises UnsafeArchive, ArchiveIncomplete, ManifestError, NoSpace, and borg's typed errors.
     """
     items = repository.items(archive)
     check_items(items)
-    if not any(item.path == f"{ARCHIVE_DIR}/manifest.json" for item in items):
+    sizes = {item.path: item.size for item in items if item.type == _FILE}
+    if MANIFEST_PATH not in sizes:
         raise ManifestError(
             f"The archive {archive} has no manifest.",
-            evidence=f"{ARCHIVE_DIR}/manifest.json is not among its {len(items)} items",
+            evidence=f"{MANIFEST_PATH} is not among its {len(items)} items",
             remedy="It was not made by vmborg; docs/restore-by-hand.md shows what borg alone can do.",
         )
-    repository.extract(archive, [ARCHIVE_DIR], directory)
-    manifest = parse((directory / ARCHIVE_DIR / "manifest.json").read_text("utf-8", "replace"))
+    require_short(sizes, [MANIFEST_PATH])
+    require_space([(directory, sizes[MANIFEST_PATH])])
+    repository.extract(archive, [MANIFEST_PATH], directory)
+    manifest = parse((directory / MANIFEST_PATH).read_text("utf-8", "replace"))
+    require_agreeing(archive, manifest)
     check_items(items, manifest)
+    wanted = metadata_files(sizes, manifest)
+    require_short(sizes, [path for path in (manifest.domain_xml, manifest.domain_live_xml) if path])
+    require_space([(directory, sum(sizes[path] for path in wanted))])
+    repository.extract(archive, wanted, directory)
     xml = (directory / manifest.domain_xml).read_text("utf-8", "replace")
     return Opened(archive, manifest, xml, directory)
+
+
+def require_short(sizes: Mapping[str, int], paths: Iterable[str]) -> None:
+    """Raise UnsafeArchive for a text that is longer than any such text can be."""
+    for path in paths:
+        if sizes[path] > _LONGEST_TEXT:
+            raise UnsafeArchive(
+                "The archive holds a text that is too long to be one.",
+                evidence=f"{path}: {sizes[path]} bytes",
+                remedy="vmborg never stores such; look at it with borg list.",
+            )
+
+
+def metadata_files(sizes: Mapping[str, int], manifest: Manifest) -> list[str]:
+    """The files beside the manifest. Raises UnsafeArchive for one that the manifest does not name."""
+    found = sorted(path for path in sizes if path.startswith(f"{ARCHIVE_DIR}/") and path != MANIFEST_PATH)
+    strangers = [path for path in found if path not in expected_items(manifest)]
+    if strangers:
+        raise UnsafeArchive(
+            "The archive holds files that its manifest does not name.",
+            evidence="\n".join(f"{path}: {sizes[path]} bytes" for path in strangers[:10]),
+            remedy="vmborg never stores such; look at them with borg list.",
+        )
+    return found
+
+
+def require_agreeing(archive: str, manifest: Manifest) -> None:
+    """Raise UnsafeArchive when the archive is not of the VM that its name tells: it was chosen by that."""
+    name = parse_archive_name(archive)
+    if name is None or (name.uuid8, name.source) != (manifest.uuid[:8], manifest.vm):
+        raise UnsafeArchive(
+            "The archive's manifest is that of another VM than its name tells.",
+            evidence=f"{archive} holds {manifest.vm!r}, UUID {manifest.uuid}",
+            remedy="Do not restore it unless you know why: docs/restore-by-hand.md.",
+        )
 
 
 def archive_names(archives: Iterable[ArchiveInfo]) -> list[str]:

@@ -1,11 +1,13 @@
 """What a plan must not do. Pure; each check raises before anything is touched."""
 
 import posixpath
+from collections.abc import Collection
 
-from infra.errors import ManifestError, RestoreError, TargetExists, UnsafeArchive
+from infra.errors import ManifestError, RestoreError, TargetExists, UnsafeArchive, UsageError
+from infra.hypervisor.device_xml import describe_source, disk_target
 from infra.hypervisor.inspect import SWTPM_DIR
-from infra.hypervisor.restore_trust import is_system_path
-from infra.hypervisor.restore_xml import describe_source, disk_target, parse
+from infra.hypervisor.restore_xml import parse
+from infra.hypervisor.system_paths import is_system_path
 from infra.manifest import Manifest
 from tasks.restore.model import Host, Plan, Rule, Wish
 
@@ -29,6 +31,21 @@ def require_agreement(manifest: Manifest, xml: str) -> None:
                 f"The archive's manifest and definition disagree about disk {disk.target}.",
                 evidence=f"manifest: {disk.source}; definition: {source}",
                 remedy="Restore another archive, or bring back the files alone with --files-only.",
+            )
+
+
+def require_left_out(manifest: Manifest, xml: str, targets: Collection[str]) -> None:
+    """Raise UsageError for a disk to be left out that the definition does not have, or that is in the archive."""
+    there = {disk_target(disk) for disk in parse(xml).iterfind("devices/disk")}
+    archived = {disk.target for disk in manifest.disks if disk.chain}
+    for target in sorted(targets):
+        if target not in there or target in archived:
+            known = ", ".join(sorted(there - archived)) or "none"
+            why = "is in the archive" if target in archived else "is no disk of the archived definition"
+            raise UsageError(
+                f"{target} cannot be left out: it {why}.",
+                evidence=f"disks that are not in the archive: {known}",
+                remedy="Name one of these, or leave --leave-out out.",
             )
 
 
@@ -81,7 +98,15 @@ def require_free(plan: Plan, host: Host) -> None:
 
 
 def require_device_consent(plan: Plan, wish: Wish) -> None:
-    """Raise RestoreError when block devices would be written over without --overwrite-devices."""
+    """Raise RestoreError when block devices would be written over without --overwrite-devices, or flattened."""
+    linked = {chain.images[0].archive_path for chain in plan.chains if len(chain.images) > 1}
+    flat = [device.device for device in plan.devices if plan.flatten and device.archive_path in linked]
+    if flat:
+        raise RestoreError(
+            "A linked disk on a block device cannot be made one image there.",
+            evidence=", ".join(flat),
+            remedy="Leave --flatten out, or use --as NEWNAME --flatten: it makes a file of the device.",
+        )
     if plan.devices and not wish.overwrite_devices:
         devices = "\n".join(f"{device.device}: {device.size} bytes" for device in plan.devices)
         raise RestoreError(
@@ -92,13 +117,15 @@ def require_device_consent(plan: Plan, wish: Wish) -> None:
 
 
 def check_copy_name(name: str) -> None:
-    """Raise RestoreError for a name that libvirt or a file name cannot hold."""
+    """Raise UsageError for a name that libvirt or a file name cannot hold."""
     reason = ""
     if not name.strip():
         reason = "it is empty"
+    elif name.startswith("."):
+        reason = "it begins with a dot, and its images would be hidden files"
     elif "/" in name or not name.isprintable():
         reason = "it holds a slash or characters that cannot be printed"
     elif len(name.encode()) > _NAME_LIMIT:
         reason = f"it is longer than {_NAME_LIMIT} bytes"
     if reason:
-        raise RestoreError(f"{name!r} cannot be the name of a VM: {reason}.", remedy="Choose another name.")
+        raise UsageError(f"{name!r} cannot be the name of a VM: {reason}.", remedy="Choose another name for --as.")

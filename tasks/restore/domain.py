@@ -1,13 +1,15 @@
 """Bring a VM back as a domain: beside the original, or in its place."""
 
+import uuid as uuids
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.errors import RestoreError, VmborgError
+from infra.errors import RestoreError, TargetExists, VmborgError
 from infra.hypervisor.connection import Domain, Hypervisor
-from infra.hypervisor.restore_trust import TrustFacts, check_trust, emulators
-from infra.hypervisor.restore_xml import rewrite
+from infra.hypervisor.restore_dangers import TrustFacts
+from infra.hypervisor.restore_trust import check_trust, emulators
+from infra.hypervisor.restore_xml import rewrite, with_identity
 from infra.journal.locks import domain_lock
 from infra.journal.store import Journal
 from tasks.restore import files
@@ -15,6 +17,7 @@ from tasks.restore.checks import require_device_consent
 from tasks.restore.devices import require_devices, write_devices
 from tasks.restore.host import (
     Observed,
+    by_uuid,
     missing_sources,
     observe,
     require_name_free,
@@ -35,7 +38,7 @@ def restore_domain(job: Job, hypervisor: Hypervisor) -> Done:
     with domain_lock(job.config.state.locks, manifest.uuid, manifest.vm):
         observed = observe(hypervisor, manifest.uuid)
         if observed.domain is None:
-            require_name_free(hypervisor, manifest.vm)
+            require_name_free(hypervisor, manifest.vm, archived=manifest.uuid)
         else:
             require_replaceable(observed.domain, Journal(job.config.state.journal), stop=job.request.stop)
         return _Restore(job, hypervisor, observed).run()
@@ -58,7 +61,7 @@ class _Restore:
         plan = make_plan(job.opened.manifest, job.opened.xml, job.wish, self.observed.host)
         require_device_consent(plan, job.wish)
         require_devices(plan)
-        self._definition(plan, {file.archive_path: file.target for file in plan.all_files})
+        self._definition(plan, {file.archive_path: file.target for file in plan.all_files})  # before anything is read
         staged = stage(job, plan)
         staged |= files.stage_boot_files(plan, job.opened.directory, job.workspace)
         tpm = files.stage_tpm(plan.tpm, job.opened.directory, job.workspace) if plan.tpm else None
@@ -67,7 +70,8 @@ class _Restore:
         xml, warnings = self._definition(plan, final)
         if self._in_place:  # before the guest is stopped: it may take as long as the extraction
             files.sync([each.path for each in staged.values() if each.path.exists()])
-        was_running = self._stop()
+            self._try(xml)
+        was_running = self._stop(plan)
         self._place(staged, final)
         self._place_tpm(plan, tpm)
         overwritten = write_devices(job.repository, job.opened.name, plan, final=final, progress=job.progress)
@@ -86,19 +90,42 @@ class _Restore:
         result = rewrite(opened.xml, rewrite_plan(plan, paths=paths, missing_media=missing))
         facts = TrustFacts(
             emulators=emulators(self.hypervisor.capabilities_xml()),
-            placed=plan.targets,
+            placed=plan.found_at(paths),
             current_xml=self.observed.host.current_xml,
             copy=not self._in_place,
         )
         check_trust(result.xml, facts, allow=self.job.wish.allow)
         return result.xml, result.warnings
 
-    def _stop(self) -> bool:
-        domain = self.observed.domain
-        if domain is None or not self._in_place:
+    def _try(self, xml: str) -> None:
+        """Have libvirt take the definition under a name of its own: what it refuses, no guest is stopped for."""
+        passing = str(uuids.uuid4())
+        trial = self.hypervisor.define(with_identity(xml, name=f"vmborg-trial-{passing}", uuid=passing))
+        trial.undefine(keep_nvram=True)
+
+    def _stop(self, plan: Plan) -> bool:
+        """Look at the domain again, for the extraction took its time, and stop it if that was asked for.
+
+        True if it was running.
+        """
+        if not self._in_place:
             return False
+        domain = by_uuid(self.hypervisor, plan.uuid)
+        if domain is None:
+            require_name_free(self.hypervisor, plan.name, archived=plan.uuid)
+            return False
+        if self.observed.domain is None:
+            raise TargetExists(
+                f"The VM {domain.name!r} was defined while its archive was extracted; nothing was changed.",
+                remedy="Look at it, then restore again.",
+            )
+        require_replaceable(domain, Journal(self.job.config.state.journal), stop=self.job.request.stop)
+        live = "" if domain.persistent() else domain.live_xml()
         was_running = stop_domain(domain)
-        if was_running:
+        if live:
+            self.job.workspace.on_failure(lambda: self.hypervisor.create_transient(live), "stopping the VM")
+            self.job.warnings.append(f"{plan.name} was transient; now it stays defined when it is shut off")
+        elif was_running:
             self.job.workspace.on_failure(domain.start, "stopping the VM")
         return was_running
 
@@ -123,20 +150,19 @@ class _Restore:
     def _define(self, xml: str, overwritten: tuple[str, ...]) -> Domain:
         """Define, or redefine: to undefine first would delete a TPM's state along with the NVRAM."""
         uuid = self.job.wish.uuid or self.job.opened.manifest.uuid
-        before = self.observed.host.current_xml if self._in_place else ""
+        there = by_uuid(self.hypervisor, uuid)  # a transient one went when it was stopped
+        before = there.inactive_xml() if there is not None else ""
 
         def undo() -> None:
             if before:
                 self.hypervisor.define(before)
-            else:
-                for domain in self.hypervisor.domains():
-                    if domain.uuid == uuid:
-                        domain.undefine(keep_nvram=True)
+            elif (made := by_uuid(self.hypervisor, uuid)) is not None:
+                made.undefine(keep_nvram=True)
 
         self.job.workspace.on_failure(undo, "defining the VM")
         try:
             domain = self.hypervisor.define(xml)
-            if self._in_place and self.observed.domain is None:
+            if self._in_place and there is None:
                 domain.set_autostart(on=self.job.opened.manifest.autostart)
         except VmborgError as error:
             if overwritten:

@@ -35,7 +35,7 @@ class Observed:
 
 def observe(hypervisor: Hypervisor, uuid: str) -> Observed:
     """Look at every domain's images. Raises HypervisorError."""
-    domain = _by_uuid(hypervisor, uuid)
+    domain = by_uuid(hypervisor, uuid)
     others: dict[str, str] = {}
     for name, other in named_domains(hypervisor):
         if other.uuid != uuid:
@@ -62,7 +62,8 @@ def named_domains(hypervisor: Hypervisor) -> Iterator[tuple[str, Domain]]:
             logger.debug("%s went away", domain)
 
 
-def _by_uuid(hypervisor: Hypervisor, uuid: str) -> Domain | None:
+def by_uuid(hypervisor: Hypervisor, uuid: str) -> Domain | None:
+    """The domain of a UUID, None without one. Raises HypervisorError."""
     try:
         return hypervisor.by_uuid(uuid)
     except DomainNotFound:
@@ -112,15 +113,19 @@ def _with_real_path(path: str) -> Iterator[str]:
         yield os.path.realpath(path)
 
 
-def require_name_free(hypervisor: Hypervisor, name: str) -> None:
-    """Raise TargetExists when a domain has this name."""
+def require_name_free(hypervisor: Hypervisor, name: str, *, archived: str = "") -> None:
+    """Raise TargetExists when a domain has this name. `archived` is the UUID of the VM that is to have it again."""
     for taken, domain in named_domains(hypervisor):
-        if taken == name:
-            raise TargetExists(
-                f"There is a VM {name!r} already; nothing was changed.",
-                evidence=f"its UUID is {domain.uuid}",
-                remedy="Choose another name for --as, or restore over it with --in-place if it is the same VM.",
-            )
+        if taken != name:
+            continue
+        mine = f"; the archive is of {archived}, another VM" if archived else ""
+        raise TargetExists(
+            f"There is a VM {name!r} already; nothing was changed.",
+            evidence=f"its UUID is {domain.uuid}{mine}",
+            remedy="Restore beside it with --as NEWNAME, or give that VM another name first: virsh domrename."
+            if archived
+            else "Choose another name for --as, or restore over it with --in-place if it is the same VM.",
+        )
 
 
 def require_replaceable(domain: Domain, journal: Journal, *, stop: bool) -> None:

@@ -10,7 +10,7 @@ from tasks.restore import files
 from tasks.restore.archive import LATEST, Opened
 from tasks.restore.host import existing_directories
 from tasks.restore.model import ChainPlan, Mode, Plan, Wish
-from tasks.restore.workspace import Workspace, leftovers, require_space
+from tasks.restore.workspace import Workspace, former_files, leftovers, require_space
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,18 @@ def stage(job: Job, plan: Plan) -> dict[str, files.Staged]:
 
     Raises NoSpace, ArchiveIncomplete, UnsafeArchive, ImageError, StorageError, and borg's typed errors.
     """
-    _require_space(plan)
+    _require_space(plan, reserve=job.config.policy(job.opened.manifest.vm).min_free)
     directories = existing_directories(plan.targets) | {job.config.state_dir}
     job.warnings.extend(
         f"{path} is left over from a restore that was killed; delete it" for path in leftovers(directories)
     )
+    for path, former in former_files(directories):
+        if former.exists():
+            job.warnings.append(f"{path} is what an earlier restore put aside; delete it when you do not need it")
+        else:
+            job.warnings.append(
+                f"{path} is what a restore that was killed put aside, perhaps the only newest copy of {former.name}"
+            )
     staged = files.extract_images(job.repository, job.opened.name, plan, workspace=job.workspace, progress=job.progress)
     usable = [chain for chain in plan.chains if _check(job, plan, chain, staged)]
     if plan.flatten:
@@ -86,7 +93,7 @@ def _check(job: Job, plan: Plan, chain: ChainPlan, staged: Mapping[str, files.St
     return True
 
 
-def _require_space(plan: Plan) -> None:
+def _require_space(plan: Plan, *, reserve: int) -> None:
     needs = [(file.directory, file.allocated) for file in plan.all_files]
     if plan.flatten:
         sizes = {file.archive_path: file for file in plan.files}
@@ -94,7 +101,7 @@ def _require_space(plan: Plan) -> None:
             linked = [sizes[image.archive_path] for image in chain.images if image.archive_path in sizes]
             if len(linked) > 1:
                 needs.append((linked[0].directory, sum(file.allocated for file in linked)))
-    require_space(needs)
+    require_space(needs, reserve=reserve, for_images=[file.directory for file in plan.files])
 
 
 def link(plan: Plan, staged: Mapping[str, files.Staged], final: Mapping[str, str]) -> None:

@@ -36,6 +36,7 @@ class Wish:
     flatten: bool = False
     overwrite_devices: bool = False
     allow: frozenset[str] = frozenset()
+    leave_out: frozenset[str] = frozenset()  # disk targets that the definition is to be without
 
 
 def _behind_link(path: str) -> str:
@@ -126,6 +127,8 @@ class Plan:
     tpm: TpmPlan | None = None
     flatten: bool = False
     drop: frozenset[str] = frozenset()  # targets named by the archive without content
+    leave_out: frozenset[str] = frozenset()  # targets that were asked to be left out
+    stands: bool = False  # in place, and the domain is defined here
 
     @property
     def all_files(self) -> tuple[FilePlan, ...]:
@@ -140,10 +143,14 @@ class Plan:
             [*paths, *(device.device for device in self.devices), *([self.tpm.target] if self.tpm else [])]
         )
 
+    def found_at(self, final: Mapping[str, str]) -> frozenset[str]:
+        """Every path that holds what was archived; `final` are the places of the files by archive path."""
+        named = [chain.images[0].source for chain in self.chains] if self.mode is Mode.IN_PLACE else []
+        tpm = [self.tpm.target] if self.tpm else []
+        return frozenset([*final.values(), *named, *tpm, *(device.device for device in self.devices)])
+
     @property
     def targets(self) -> frozenset[str]:
-        """Every path of the host that is written, or kept because it is the same."""
+        """Every path of the host that may be written, or kept because it is the same."""
         paths = [path for file in self.all_files for path in (file.target, file.beside) if path]
-        paths += [self.tpm.target] if self.tpm else []
-        named = [chain.images[0].source for chain in self.chains] if self.mode is Mode.IN_PLACE else []
-        return frozenset([*paths, *named, *(device.device for device in self.devices)])
+        return self.written | frozenset(paths)

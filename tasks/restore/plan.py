@@ -12,11 +12,11 @@ from dataclasses import replace
 from infra.errors import UnsafeArchive
 from infra.hypervisor.domain_xml import parse_domain
 from infra.hypervisor.inspect import SWTPM_DIR, tpm_dir
-from infra.hypervisor.restore_trust import is_system_path
 from infra.hypervisor.restore_xml import DiskPlace, RewritePlan
+from infra.hypervisor.system_paths import is_system_path
 from infra.manifest import Manifest, ManifestDisk, ManifestImage
 from infra.model import ImageKind, Verdict
-from tasks.restore.checks import require_agreement, require_distinct, require_free, require_safe
+from tasks.restore.checks import require_agreement, require_distinct, require_free, require_left_out, require_safe
 from tasks.restore.model import ChainPlan, DevicePlan, FilePlan, Host, Mode, Plan, Rule, TpmPlan, Wish
 
 IMAGE_DIR = "/var/lib/libvirt/images"
@@ -32,6 +32,7 @@ def make_plan(manifest: Manifest, xml: str, wish: Wish, host: Host) -> Plan:
     for one place), TargetExists (a file is in the way or in use).
     """
     require_agreement(manifest, xml)
+    require_left_out(manifest, xml, wish.leave_out)
     covered = [disk for disk in manifest.disks if disk.chain]
     builder = _Builder(manifest, xml, wish, host)
     for disk in covered:
@@ -47,6 +48,8 @@ def make_plan(manifest: Manifest, xml: str, wish: Wish, host: Host) -> Plan:
         tpm=builder.tpm(),
         flatten=wish.flatten,
         drop=frozenset(disk.target for disk in manifest.disks if disk.verdict in WITHOUT_CONTENT),
+        leave_out=wish.leave_out,
+        stands=wish.mode is Mode.IN_PLACE and bool(host.current_xml),
     )
     require_distinct(plan)
     if wish.mode is not Mode.FILES:
@@ -177,6 +180,14 @@ def rewrite_plan(
         disks=disks,
         boot_files={role: paths[file.archive_path] for role, file in plan.boot_files},
         copy=plan.mode is Mode.COPY,
-        drop=plan.drop,
+        leave_out=_left_out(plan, missing_media) - disks.keys(),
+        keep_nvram=plan.stands,
         missing_media=missing_media,
     )
+
+
+def _left_out(plan: Plan, missing: frozenset[str]) -> frozenset[str]:
+    """Disks without content. Where the domain stands its own are left to it, and where it stood those that are here."""
+    if plan.mode is not Mode.IN_PLACE:
+        return plan.leave_out | plan.drop | missing
+    return plan.leave_out if plan.stands else plan.leave_out | (plan.drop & missing)

@@ -1,20 +1,20 @@
 """One restore from the first question to the answer."""
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from infra.borg.client import Repository
 from infra.config.models import Config
 from infra.hypervisor.connection import Hypervisor
-from tasks.repositories import open_repository
 from tasks.restore import files
-from tasks.restore.archive import archive_names, choose, open_archive
+from tasks.restore.archive import open_archive
 from tasks.restore.checks import check_copy_name
 from tasks.restore.directory import restore_directory
 from tasks.restore.domain import restore_domain
-from tasks.restore.host import named_domains, require_name_free
+from tasks.restore.find import find_archive
+from tasks.restore.host import require_name_free
 from tasks.restore.job import Done, Job, Request
 from tasks.restore.model import Mode
 from tasks.restore.workspace import Workspace
@@ -26,6 +26,9 @@ class Restored:
 
     vm: str  # as it is called in the archive
     archive: str
+    repository: str
+    source_uuid: str  # of the VM that was archived
+    hypervisor: str  # where it was archived, by the configured name
     mode: Mode
     name: str
     uuid: str
@@ -43,8 +46,14 @@ def _silent(_done: int, _total: int) -> None:
     pass
 
 
-def restore(config: Config, request: Request, *, progress: files.Progress = _silent) -> Restored:
-    """Bring a VM back.
+def _mute(_text: str) -> None:
+    pass
+
+
+def restore(
+    config: Config, request: Request, *, progress: files.Progress = _silent, say: Callable[[str], None] = _mute
+) -> Restored:
+    """Bring a VM back. `say` is told at once what takes its time.
 
     Raises RestoreError (UnsafeArchive, TargetExists), NoSpace, StorageError, DomainBusy, ArchiveNotFound,
     ArchiveIncomplete, ManifestError, ImageError, UsageError and what borg and libvirt say. Nothing is left of it then,
@@ -52,28 +61,20 @@ def restore(config: Config, request: Request, *, progress: files.Progress = _sil
     and does not start.
     """
     began = time.monotonic()
-    repository = open_repository(config, request.repository or config.policy(request.vm).repository)
     with ExitStack() as stack:
         hypervisor = None
+        if request.wish.mode is Mode.COPY:
+            check_copy_name(request.wish.name)
         if request.wish.mode is not Mode.FILES:
             hypervisor = stack.enter_context(Hypervisor.open(config.hypervisor.uri))
         if hypervisor is not None and request.wish.mode is Mode.COPY:
-            check_copy_name(request.wish.name)
             require_name_free(hypervisor, request.wish.name)
-        archive = _choose(repository, request, hypervisor)
+        found = find_archive(config, request, hypervisor, say=say)
         workspace = stack.enter_context(Workspace(f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
-        opened = open_archive(repository, archive, workspace.staging(config.state_dir))
-        job = Job(config, request, repository, opened, workspace, progress)
+        opened = open_archive(found.repository, found.archive, workspace.staging(config.state_dir))
+        job = Job(config, request, found.repository, opened, workspace, progress)
         done = restore_domain(job, hypervisor) if hypervisor is not None else restore_directory(job)
         return _finished(job, done, seconds=time.monotonic() - began)
-
-
-def _choose(repository: Repository, request: Request, hypervisor: Hypervisor | None) -> str:
-    uuid = ""
-    if hypervisor is not None:  # it may have had another name when it was backed up
-        uuid = next((domain.uuid for name, domain in named_domains(hypervisor) if name == request.vm), "")
-    names = archive_names(repository.archives())
-    return choose(names, request.vm, request.archive, uuid=uuid, repository=repository.name).name
 
 
 def _finished(job: Job, done: Done, *, seconds: float) -> Restored:
@@ -81,6 +82,9 @@ def _finished(job: Job, done: Done, *, seconds: float) -> Restored:
     return Restored(
         vm=manifest.vm,
         archive=job.opened.name,
+        repository=job.repository.name,
+        source_uuid=manifest.uuid,
+        hypervisor=manifest.hypervisor,
         mode=plan.mode,
         name=plan.name,
         uuid=plan.uuid,

@@ -157,6 +157,12 @@ def leftovers(directories: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(sorted(path for path in found if _is_abandoned(path)))
 
 
+def former_files(directories: Iterable[Path]) -> tuple[tuple[Path, Path], ...]:
+    """What a restore set aside and nobody deleted, with the path that it had: kept on purpose, or by a kill."""
+    found = {path for each in directories if each.is_dir() for path in each.glob(f"*{OLD_MARK}*")}
+    return tuple(sorted((path, path.with_name(path.name.partition(OLD_MARK)[0])) for path in found))
+
+
 def _is_abandoned(path: Path) -> bool:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -171,25 +177,33 @@ def _is_abandoned(path: Path) -> bool:
     return True
 
 
-def require_space(needs: Iterable[tuple[Path, int]]) -> None:
+def require_space(needs: Iterable[tuple[Path, int]], *, reserve: int = 0, for_images: Iterable[Path] = ()) -> None:
     """Compare what will be written, bytes by directory, with the free space of each file system.
 
-    Directories need not exist yet. Raises NoSpace naming every file system that is too small.
+    Directories need not exist yet. On the file systems of `for_images`, `reserve` bytes are left free. Raises NoSpace
+    naming every file system that is too small.
     """
     sums: dict[int, tuple[Path, int]] = {}
     for directory, size in needs:
-        existing = next(each for each in (directory, *directory.parents) if each.exists())
+        existing = _existing(directory)
         first, total = sums.get(existing.stat().st_dev, (existing, 0))
         sums[existing.stat().st_dev] = (first, total + size)
+    reserved = {_existing(directory).stat().st_dev for directory in for_images}
     short: list[str] = []
-    for directory, size in sums.values():
+    for device, (directory, size) in sums.items():
         status = os.statvfs(directory)
         free = status.f_bavail * status.f_frsize
-        if free < size:
-            short.append(f"{directory}: {size} bytes needed, {free} free, {size - free} too few")
+        kept = reserve if device in reserved else 0
+        if free < size + kept:
+            leaving = f" and {kept} to be left free (min_free)" if kept else ""
+            short.append(f"{directory}: {size} bytes needed{leaving}, {free} free, {size + kept - free} too few")
     if short:
         raise NoSpace(
             "There is not enough room for this restore; nothing was changed.",
             evidence="\n".join(short),
             remedy="Free space there, or restore to another place with --as NEWNAME --to DIR.",
         )
+
+
+def _existing(directory: Path) -> Path:
+    return next(each for each in (directory, *directory.parents) if each.exists())

@@ -25,7 +25,12 @@ class Dashboard:
 
     def delete(self, what: str) -> None:
         """Delete one thing by its path."""
-        httpx.delete(f"{self.api}/{what}", timeout=30).raise_for_status()
+
+        def answer() -> httpx.Response | None:
+            answered = httpx.delete(f"{self.api}/{what}", timeout=30)
+            return answered if answered.status_code != httpx.codes.SERVICE_UNAVAILABLE else None  # a busy SQLite
+
+        wait_for(answer, timeout=60, what=f"an answer to DELETE {what}", interval=0.5).raise_for_status()
 
     def runs(self, name: str) -> list[Row]:
         """The flow runs of this name, oldest first."""

@@ -2,18 +2,20 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from tests.guests import wait_for
 
 
-def _numbers() -> list[int]:
+def numbers() -> list[int]:
+    """All process ids."""
     return [int(process.name) for process in Path("/proc").glob("[0-9]*")]
 
 
 def children(pid: int) -> list[int]:
     """The process ids of its children."""
-    return [each for each in _numbers() if parent(each) == pid]
+    return [each for each in numbers() if parent(each) == pid]
 
 
 def descendants(pid: int) -> list[int]:
@@ -45,9 +47,9 @@ def parent(pid: int) -> int:
         return 0
 
 
-def borg_creating(repository: Path) -> int:
+def borg_creating(repository: Path | str) -> int:
     """The process id of a `borg create` into this repository, 0 for none."""
-    for pid in _numbers():
+    for pid in numbers():
         argv = command(pid)
         if "create" in argv and any(argument.startswith(f"{repository}::") for argument in argv):
             return pid
@@ -62,15 +64,24 @@ def reads(pid: int, image: Path) -> bool:
         return False
 
 
-def hold_borg(repository: Path, image: Path, *, timeout: float = 90) -> int:
-    """Stop borg while it reads this image; return its process id. Undone by `let_go`."""
+def hold_borg(repository: Path | str, image: Path, *, timeout: float = 90) -> int:
+    """Stop borg while it reads this image; return its process id. Undone by `let_go`.
 
-    def reading() -> int:
-        pid = borg_creating(repository)
-        return pid if pid and reads(pid, image) else 0
-
-    pid = wait_for(reading, timeout=timeout, what="borg create", interval=0.01)
+    It goes step by step from its start on: on a busy machine it could read the whole image between two looks.
+    """
+    pid = wait_for(lambda: borg_creating(repository), timeout=timeout, what="borg create", interval=0.01)
     os.kill(pid, signal.SIGSTOP)
+
+    def reading() -> bool:
+        if reads(pid, image):
+            return True
+        assert not gone(pid), f"borg ended before it read {image}"
+        let_go(pid)
+        time.sleep(0.002)
+        os.kill(pid, signal.SIGSTOP)
+        return False
+
+    wait_for(reading, timeout=timeout, what=f"borg at {image}", interval=0)
     return pid
 
 

@@ -14,8 +14,6 @@ from typing import Any
 from deployments.cli import backup
 from deployments.cli.main import main
 
-STEPS = ("recover", "inspect", "preflight", "snapshot", "create", "pivot", "verify", "report")
-
 
 def die() -> None:
     """SIGKILL to ourselves."""
@@ -33,6 +31,13 @@ def dying(function: Callable[..., Any], *, before: bool = False) -> Callable[...
         return result
 
     return wrapped
+
+
+def die_frozen(domain: Any, *_: Any) -> None:
+    """Stands in for `take_snapshot`: death in the frozen window. Raises SystemExit if the guest is not frozen."""
+    if domain.freeze_status(timeout=5) != "frozen":
+        raise SystemExit("the guest is not frozen at this point")
+    die()
 
 
 def arm(point: str) -> None:
@@ -53,6 +58,8 @@ def arm(point: str) -> None:
     }
     if what in steps:
         steps[what].fn = dying(steps[what].fn, before=when == "before")
+    elif point == "in freeze":
+        setattr(domains, "take_snapshot", die_frozen)  # noqa: B010 - pyright
     elif what == "taking":  # inside the freeze: the snapshot is about to be taken, or just was
         setattr(domains, "take_snapshot", dying(domains.take_snapshot, before=when == "before"))  # noqa: B010 - pyright
     elif what == "manifest":  # thawed, the journal says snapshotted, borg was not started

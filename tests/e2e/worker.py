@@ -1,10 +1,10 @@
 """A process worker of this host, as a service manager would start it, with the deployments of this checkout."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from infra.process import run, spawn
+from infra.process import Child, run, spawn
 from tests.e2e.dashboard import Dashboard, Row
 from tests.e2e.prefect_server import PREFECT
 from tests.guests import wait_for
@@ -19,6 +19,8 @@ class Worker:
         self.dashboard = Dashboard(api)
         self.pool = pool
         self.log = home / "worker.log"
+        self._stack = ExitStack()
+        self._child: Child | None = None
         self._environment = {
             "PREFECT_API_URL": api,
             "PREFECT_HOME": str(home),
@@ -41,30 +43,55 @@ class Worker:
         self.prefect("work-pool", "create", "--type", "process", self.pool)
         try:
             self.prefect("deploy", "--all")
-            with self._process():
-                yield self
+            self.ensure()
+            yield self
         finally:
+            if self._child is not None:
+                self._child.terminate(grace=20)
+            self._stack.close()
             self._forget()
 
-    @contextmanager
-    def _process(self) -> Iterator[None]:
+    @property
+    def pid(self) -> int:
+        """The worker's process."""
+        assert self._child is not None
+        return self._child.pid
+
+    def ensure(self) -> None:
+        """Start a worker, unless one runs."""
+        if self._child is not None and self._child.poll() is None:
+            return
+        self._stack.close()
+        dead = {worker["name"] for worker in self._workers()}
         # Signals ignored by whoever started the tests would stay ignored in the worker, which then cannot be stopped.
         command = ["env", "--default-signal", str(PREFECT), "worker", "start", "--pool", self.pool]
-        with (
-            self.log.open("wb") as log,
-            spawn(command, env=self._environment, cwd="/", stdout=log, stderr=log, own_session=True) as worker,
-        ):
-            wait_for(self._online, timeout=60, what="the worker", interval=0.3)
-            yield
-            worker.terminate(grace=20)
+        log = self._stack.enter_context(self.log.open("ab"))
+        child = spawn(command, env=self._environment, cwd="/", stdout=log, stderr=log, own_session=True)
+        self._child = self._stack.enter_context(child)
 
-    def _online(self) -> bool:
-        return any(worker["status"] == "ONLINE" for worker in self.dashboard.ask(f"work_pools/{self.pool}/workers"))
+        def online() -> bool:
+            return any(each["status"] == "ONLINE" and each["name"] not in dead for each in self._workers())
+
+        wait_for(online, timeout=60, what="the worker", interval=0.3)
+
+    def _workers(self) -> list[Row]:
+        return self.dashboard.ask(f"work_pools/{self.pool}/workers")
+
+    def ended(self, timeout: float = 30) -> None:
+        """Wait for the worker's end."""
+        assert self._child is not None
+        self._child.wait(timeout)
 
     def _forget(self) -> None:
         for deployment in self.deployments():
             self.dashboard.delete(f"deployments/{deployment['id']}")
         self.dashboard.delete(f"work_pools/{self.pool}")
+
+    def unschedule(self) -> None:
+        """Take all schedules away: only `start` begins runs then."""
+        for deployment in self.deployments():
+            for schedule in deployment["schedules"]:
+                self.dashboard.delete(f"deployments/{deployment['id']}/schedules/{schedule['id']}")
 
     def deployments(self) -> list[Row]:
         """Those of this pool."""

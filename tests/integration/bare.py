@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, Self, TypeVar
 from uuid import uuid4
 
+from infra.hypervisor.commit_live import Deadlines
 from infra.hypervisor.connection import Domain, Hypervisor
 from infra.hypervisor.inspect import inspect
 from infra.hypervisor.put_back import put_back
@@ -79,9 +80,18 @@ class Bare:
         """Put every covered disk on an overlay, as a backup does; return what its journal says then."""
         return replace(begin_run(self.domain, self.folder), phase=phase)
 
-    def put_back(self, entry: JournalEntry, *, commit_deadline: float = 60, **listeners: Any) -> PutBackReport:
+    def put_back(
+        self,
+        entry: JournalEntry,
+        *,
+        commit_deadline: float = 60,
+        pivot_deadline: float = 20,
+        pause: float = 0,
+        **listeners: Any,
+    ) -> PutBackReport:
         """As a backup does it."""
-        return put_back(self.hypervisor, entry, commit_deadline=commit_deadline, pivot_deadline=20, **listeners)
+        deadlines = Deadlines(commit=commit_deadline, pivot=pivot_deadline, pause=pause)
+        return put_back(self.hypervisor, entry, deadlines=deadlines, **listeners)
 
     def definition(self) -> str:
         """The inactive definition, word by word."""
@@ -131,7 +141,7 @@ def begin_run(domain: Domain, folder: Path, *, places: Mapping[str, Path] | None
         if places and disk.target in places:
             path = str(places[disk.target] / Path(path).name)
         overlays.append(Overlay(disk.target, disk.base.path, disk.base.kind, disk.base.format, path))
-    take_snapshot(domain, facts, overlays)
+    take_snapshot(domain, facts, overlays, run_id=run_id)
     return JournalEntry(
         run_id=run_id,
         uuid=facts.uuid,

@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+from infra.hypervisor.commit_live import Deadlines
 from infra.hypervisor.connection import Hypervisor
 from infra.hypervisor.put_back import put_back
 from infra.journal.store import Journal
@@ -33,7 +34,8 @@ def main(uri: str, journal_folder: str, uuid: str, moment: str) -> None:
     entry = journal.read(uuid)
     assert entry is not None
     with Hypervisor.open(uri) as hypervisor:
-        put_back(hypervisor, entry, commit_deadline=60, pivot_deadline=20, save=save, on_action=lambda _: passed())
+        deadlines = Deadlines(commit=60, pivot=20, pause=0)
+        put_back(hypervisor, entry, deadlines=deadlines, save=save, on_action=lambda _: passed())
 
 
 if __name__ == "__main__":

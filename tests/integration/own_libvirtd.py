@@ -46,6 +46,12 @@ class OwnLibvirtd:
         self._child = None
         self._daemon.close()
 
+    def forget_guests(self) -> None:
+        """Remove what a killed one knew of running guests, as a boot of the host does. None may run."""
+        for path in (self._folder / "run/qemu").iterdir():
+            if path.suffix in {".xml", ".pid"}:
+                path.unlink()
+
     def answers(self) -> bool:
         """Whether a connection can be opened."""
         try:

@@ -193,3 +193,27 @@ def test_a_signal_ends_the_call_with_its_number(tmp_path: Path, number: signal.S
         assert child.wait(30) == 128 + number
         assert f"Ended by {number.name}" in child.stdout.read()
     assert (tmp_path / "tidied").exists()
+
+
+def test_help_is_a_document_too(config: Path) -> None:
+    """With --json, help and a call without verb print one document and nothing else on stdout."""
+    for arguments in (("--json", "--help"), ("list", "-h", "--json"), ("--json", "config", "--help")):
+        call = vmborg(*arguments, config=config)
+        assert (call.code, list(call.document)) == (0, ["help"])
+    for arguments in (("--json",), ("--json", "config")):
+        call = vmborg(*arguments, config=config)
+        assert (call.code, call.document["error"]["type"]) == (2, "UsageError")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error_of_their_own(config: Path, closed: str) -> None:
+    """Without stdout or stderr a verb does its work and keeps its exit code."""
+    for verb, code in (("config validate", 0), ("config show --vm", 2), ("lst", 2)):
+        done = run(["bash", "-c", f"{VMBORG} --config {config} {verb} {closed}"], timeout=60, check=False)
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+
+
+@pytest.mark.parametrize("verb", ["status", "doctor"])
+def test_a_wrong_call_of_a_monitor_is_unknown(verb: str) -> None:
+    """Monitoring systems read 2 as critical: a call that cannot be understood is unknown, 3."""
+    assert vmborg(verb, "--bogus").code == 3

@@ -1,15 +1,20 @@
 """`init` and `list` as a user runs them, with repositories that are there, missing, or not ours to open."""
 
+import shutil
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from infra.hypervisor.connection import Domain, Hypervisor
+from infra.process import run
 from tests.guests import Daemons
-from tests.integration.hosting import Host, defined, disk
+from tests.integration.bare import small_filesystem
+from tests.integration.hosting import PASSPHRASE, Host, defined, disk
+from tests.integration.vmborg import vmborg
 
 pytestmark = pytest.mark.integration
 
@@ -151,3 +156,94 @@ def test_one_repository_that_is_gone_does_not_hide_the_others(host: Host, web: D
     assert "vmborg init" in call.stderr
     only = host.run("list", "--repository", "main", "--json")
     assert (only.code, len(only.document["archives"])) == (0, 1)
+
+
+def test_a_repository_without_its_encryption_is_refused(host: Host, web: Domain) -> None:
+    """One that is not encrypted while the configuration says so is refused by init, doctor and backup."""
+    plain = {"location": str(host.root / "repositories" / "main"), "encryption": "none", "lock_wait": 2}
+    host.configure(repositories={"main": plain})
+    assert host.run("init").code == 0
+    host.configure(repositories={"main": host.repository_settings("main")})
+    host.configure(vms={"defaults": {"quiesce": "never"}})
+    for call in (host.run("init"), host.run("doctor", web.name), host.run("backup", web.name)):
+        assert call.code in {1, 2}
+        assert "not encrypted" in call.stderr + call.stdout
+
+
+def test_the_remedy_for_a_moved_repository_works(host: Host) -> None:
+    """After the call that the error names, answered with y, the moved repository is used as before."""
+    assert host.run("init").code == 0
+    assert host.run("list").code == 0
+    (host.root / "repositories" / "main").rename(host.root / "moved")
+    host.configure(repositories={"main": {**host.repository_settings("main"), "location": str(host.root / "moved")}})
+    call = host.run("list", "--json")
+    assert call.code == 1
+    remedy: str = call.document["errors"][0]["remedy"]
+    command = remedy.partition("answer y: ")[2]
+    assert command
+    env = {"BORG_PASSPHRASE": PASSPHRASE}
+    run(["bash", "-c", command], env=env, input_text="y\n", timeout=60)
+    assert host.run("list").code == 0
+
+
+def test_a_full_state_folder_is_told_as_such(host: Host, web: Domain) -> None:
+    """Where there is no room for vmborg's own files, list and backup say so, and do not speak of the repository."""
+    assert host.run("init").code == 0
+    host.archive(web, NOON)
+    with small_filesystem(host.root, 4 * 1024**2) as state:
+        host.configure(state_dir=str(state / "state"))
+        assert host.run("config", "validate").code == 0
+        (state / "state").mkdir(mode=0o700)
+        with (state / "ballast").open("wb") as ballast, suppress(OSError):
+            while True:
+                ballast.write(bytes(4096))
+                ballast.flush()
+        for verb in (("list", "--json"), ("backup", web.name, "--json")):
+            call = host.run(*verb)
+            assert call.code == 1
+            assert "does not know" not in call.stderr
+            assert str(state) in call.stderr
+            assert "is full. Free space on its" not in call.stderr
+
+
+def test_a_prefect_server_that_does_not_answer_is_told(host: Host, web: Domain) -> None:
+    """A backup whose Prefect server is not there ends at once with an error that names it and what to do."""
+    api = "http://127.0.0.1:1/api"
+    call = vmborg("backup", web.name, "--json", config=host.config, env={"PREFECT_API_URL": api})
+    assert (call.code, call.document["error"]["type"]) == (1, "ProcessError")
+    brief, _, remedy = call.voices()
+    assert api in brief
+    assert "PREFECT_API_URL" in remedy
+
+
+def test_a_disk_below_the_archives_own_folder_is_uncovered(host: Host) -> None:
+    """An image below /vmborg cannot be in an archive: it is named with the reason, before anything is touched."""
+    folder = Path("/vmborg")
+    assert not folder.exists()
+    assert host.run("init").code == 0
+    folder.mkdir()
+    try:
+        with (
+            Hypervisor.open(host.uri) as hypervisor,
+            defined(hypervisor, "clilist place", [disk(folder), disk(host.images, "vdb")]),
+        ):
+            host.configure(vms={"defaults": {"quiesce": "never"}})
+            call = host.run("backup", "clilist place", "--json")
+            assert call.code == 3, call.stderr
+            (uncovered,) = call.document["backups"][0]["result"]["uncovered"]
+            assert "where an archive keeps its own files" in uncovered
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_excluded_disks_of_the_defaults_need_not_exist(host: Host, web: Domain) -> None:
+    """`exclude_disks` for all VMs leaves those alone that have no such disk; for one VM it must be right."""
+    assert host.run("init").code == 0
+    host.configure(vms={"defaults": {"quiesce": "never", "exclude_disks": ["vdc"]}})
+    for verb in ("doctor", "backup"):
+        assert "vdc" not in host.run(verb, web.name).stderr
+    host.configure(vms={"overrides": {web.name: {"exclude_disks": ["vdc"]}}})
+    call = host.run("backup", web.name, "clilist none", "--json")
+    errors = {each["vm"]: each["error"]["type"] for each in call.document["backups"]}
+    assert errors == {web.name: "UsageError", "clilist none": "DomainNotFound"}
+    assert call.code == 1

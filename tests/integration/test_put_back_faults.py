@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +39,48 @@ def test_a_commit_that_is_not_ready_in_time_goes_on(world: World) -> None:
     bare.hurry("vda")
     bare.put_back(entry)
     assert_on_bases(bare, entry)
+
+
+@contextmanager
+def slow_device(folder: Path, *, seconds: int) -> Iterator[Path]:
+    """A block device of 16 MiB whose every write takes so long."""
+    content, image = folder / "slow.content", folder / "slow.raw"
+    with content.open("wb") as file:
+        file.truncate(16 * MIB)
+    image.touch()
+    server = ["nbdkit", "-s", "--filter=delay", "file", str(content), f"wdelay={seconds}"]
+    with spawn(["nbdfuse", str(image), "--command", *server]):
+        wait_for(lambda: image.stat().st_size, timeout=30, what="nbdfuse")
+        device = run(["losetup", "--find", "--show", "--direct-io=on", str(image)], timeout=30).stdout.strip()
+        try:
+            yield Path(device)
+        finally:
+            run(["losetup", "--detach", device], timeout=60)
+            run(["fusermount3", "-u", str(image)], timeout=60)
+
+
+def test_a_pivot_that_does_not_happen_in_time_goes_on(world: World) -> None:
+    """At its deadline the error says so and the guest runs on; the next call sees the pivot through."""
+    device = world.enter(slow_device(world.folder, seconds=6))
+    bare = world.bare(DiskSpec("vda", device, format="raw", kind="block")).define().start()
+    entry = bare.snapshot()
+    bare.write("vda", 4, size=MIB // 16)
+    saved: list[JournalEntry] = []
+
+    def write_again(entry: JournalEntry) -> None:
+        """The commit was ready; qemu pivots only once this is copied too."""
+        saved.append(entry)
+        if entry.pivoting:
+            bare.write("vda", 5, offset=MIB, size=MIB // 16)
+
+    with pytest.raises(CommitFailed, match="pivot of disk vda did not happen in 1 s") as caught:
+        bare.put_back(entry, pivot_deadline=1, save=write_again)
+    assert "vmborg recover" in caught.value.remedy
+    assert bare.state() == "running"
+    assert bare.read("vda", 5, offset=MIB, size=MIB // 16)
+    bare.put_back(saved[-1])
+    assert_on_bases(bare, entry)
+    assert bare.read("vda", 5, offset=MIB, size=MIB // 16)
 
 
 def test_without_space_for_the_base_it_says_so_and_goes_on_later(world: World) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import AgentUnresponsive, CommitFailed, ThawUnconfirmed
+from infra.hypervisor.commit_live import Deadlines
 from infra.hypervisor.connection import Domain, Hypervisor
 from infra.hypervisor.put_back import put_back
 from infra.model import JournalEntry, Overlay
@@ -70,7 +71,7 @@ def domain(hypervisor: Hypervisor, guest: Guest) -> Domain:
     return hypervisor.by_uuid(guest.uuid)
 
 
-back = partial(put_back, commit_deadline=60, pivot_deadline=20)
+back = partial(put_back, deadlines=Deadlines(commit=60, pivot=20, pause=0))
 
 
 def fill(guest: Guest, target: str, mebibytes: int) -> None:

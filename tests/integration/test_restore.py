@@ -1,10 +1,13 @@
 """Restores on a real libvirt, from real archives of domains that have disks and nothing to boot."""
 
+import json
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from infra.config.load import load
 from infra.errors import (
     ArchiveIncomplete,
     ArchiveNotFound,
@@ -120,6 +123,25 @@ def test_no_space_is_found_before_anything_is_written(host: RestoreHost) -> None
     assert host.names() == {domain.name}
 
 
+def test_a_restore_leaves_min_free(host: RestoreHost) -> None:
+    """A restore that would leave less than min_free on the images' file system is refused; below that it is not."""
+    domain = host.simple()
+    host.factory.make(domain)
+    with small_filesystem(host.root, 32 * MIB) as target:
+        tight = json.loads(host.config_path.read_text())
+        for min_free, enough in (("30MiB", False), ("8MiB", True)):
+            tight["vms"]["defaults"] |= {"min_free": min_free, "min_free_start": "1GiB"}
+            host.config_path.write_text(json.dumps(tight))
+            host.config = load(host.config_path)
+            if enough:
+                host.restore(domain.name, Mode.COPY, to=str(target))
+                continue
+            with pytest.raises(NoSpace, match="room") as refusal:
+                host.restore(domain.name, Mode.COPY, to=str(target))
+            assert "min_free" in refusal.value.evidence
+        host.clean()
+
+
 def test_sparse_files_stay_sparse(host: RestoreHost) -> None:
     """A raw disk of 1 GiB that holds 1 MiB takes no more room after the restore than before, give or take 1 MiB."""
     path = host.images / "sparse.img"
@@ -147,10 +169,15 @@ def test_files_only_defines_nothing(host: RestoreHost) -> None:
     assert (target / "vmborg/domain.xml").is_file()
     chain = [image.path for image in images.chain(result.disks["vda"], "qcow2")]
     assert chain == [f"{target}{host.images}/clone.qcow2", f"{target}{template}"]
+    assert any("replaces a VM" in warning for warning in result.warnings)
+    secrets = [path for path in (target / "vmborg").rglob("*") if path.is_file()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in [*secrets, Path(result.definition)]} == {0o600}
     domain.undefine()
     again = host.hypervisor.define(Path(result.definition).read_text())
     assert (again.name, again.uuid) == (name, uuid)
     assert disk_sources(again.inactive_xml()) == {"vda": chain[0]}
+    again.start(paused=True)  # qemu, which is not root, reaches its images
+    again.destroy()
     with pytest.raises(TargetExists):
         host.restore(name, Mode.FILES, to=str(target))
 

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "restore-by-hand.md"
 UEFI = """<os><type arch='x86_64' machine='q35'>hvm</type>
   <loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE_4M.fd</loader>
   <nvram template='/usr/share/OVMF/OVMF_VARS_4M.fd'>{nvram}</nvram></os><features><acpi/></features>"""
+UEFI_SOURCE = UEFI.replace(">{nvram}</nvram>", " type='file'><source file='{nvram}'/></nvram>")
 TPM = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm><controller type='usb'"
 OS = "<os><type arch='x86_64' machine='q35'>hvm</type></os>"
 
@@ -105,12 +107,13 @@ def test_a_vm_that_is_gone_comes_back(host: RestoreHost) -> None:
     domain.undefine(keep_nvram=False)
     template.unlink()
     clone.unlink()
-    host.factory.repository.create(  # a VM whose name begins alike is no candidate
-        f"vm.{uuid[:8]}.{name}-2@2030-01-01T00:00:00Z",
-        [str(host.config_path)],
-        comment="",
-        files_cache_suffix="other",
-    )
+    for neighbour in (f"{uuid[:8]}.{name}-2", f"22222222.www.{name}", f"22222222.22222222.{name}"):
+        host.factory.repository.create(  # a VM whose name begins or ends alike is no candidate
+            f"vm.{neighbour}@2030-01-01T00:00:00Z",
+            [str(host.config_path)],
+            comment="",
+            files_cache_suffix="other",
+        )
     printed = _run(host, "Find the archive", "Extract", "The VM is gone: back to where it was", VM=name)
     assert host.factory.names[0] in printed
     again = host.find(name)
@@ -165,10 +168,11 @@ def test_a_copy_beside_the_original(host: RestoreHost) -> None:
     assert (digest(template), digest(clone)) == before
 
 
-def test_a_copy_has_its_own_firmware_state(host: RestoreHost) -> None:
-    """NVRAM and TPM state of a copy lie under its own name and UUID with what was archived."""
+@pytest.mark.parametrize("uefi", [UEFI, UEFI_SOURCE], ids=["text", "source"])
+def test_a_copy_has_its_own_firmware_state(host: RestoreHost, uefi: str) -> None:
+    """NVRAM and TPM state of a copy lie under its own name and UUID with what was archived, in both ways to name it."""
     nvram = Path(f"/var/lib/libvirt/qemu/nvram/{host.prefix}-vm_VARS.fd")
-    edits = [(OS, UEFI.format(nvram=nvram)), ("<controller type='usb'", TPM)]
+    edits = [(OS, uefi.format(nvram=nvram)), ("<controller type='usb'", TPM)]
     domain = host.define([DiskSpec("vda", host.image("vm.qcow2"))], edit=edits)
     domain.start(paused=True)
     domain.destroy()
@@ -176,6 +180,7 @@ def test_a_copy_has_its_own_firmware_state(host: RestoreHost) -> None:
     copy = f"{host.prefix}-copy"
     headings = ("Find the archive", "Extract", "Beside the original")
     _run(host, *headings, VM=domain.name, NEW=copy, DIR=host.root / "copy")
+    assert stat.S_IMODE((host.root / "work/copy.xml").stat().st_mode) == 0o600
     made = host.find(copy)
     own = parse_domain(made.inactive_xml()).nvram
     assert own is not None

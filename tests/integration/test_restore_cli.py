@@ -1,15 +1,20 @@
 """`vmborg restore` as a user calls it: modes, names, output, and being ended or killed in the middle."""
 
+import json
 import os
+import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from infra.config.load import load
 from infra.hypervisor.domain_xml import disk_sources
 from infra.process import Child, run, spawn
+from tasks.restore import Mode, Request, Wish, restore
 from tests.guests import Daemons, DiskSpec, image_dir, wait_for
 from tests.integration.bare import digest, image_holds
 from tests.integration.restoring import RestoreHost, restore_host
@@ -32,6 +37,7 @@ def _call(host: RestoreHost, *arguments: str | Path) -> Call:
 
 def test_exactly_one_mode(host: RestoreHost) -> None:
     """No mode, two modes, or an option that does nothing in the mode is a usage error with exit code 2."""
+    host.factory.make(host.define([DiskSpec("vda", host.image("vm.qcow2"))]))
     for options in (
         [],
         ["--as", "x", "--in-place"],
@@ -40,8 +46,11 @@ def test_exactly_one_mode(host: RestoreHost) -> None:
         ["--in-place", "--to", "/x"],
         ["--files-only", "--to", "/x", "--start"],
         ["--in-place", "--allow", "everything"],
+        ["--as", ""],
+        ["--as", "."],
+        ["--in-place", "--leave-out", "vdz"],
     ):
-        call = _call(host, "restore", "vm", *options)
+        call = _call(host, "restore", f"{host.prefix}-vm", *options)
         assert call.code == 2, options
         assert "Error: " in call.stderr
         assert call.stdout == ""
@@ -79,7 +88,8 @@ def test_plain_lines_tell_what_was_done_and_what_comes_next(host: RestoreHost) -
     assert "\x1b" not in call.stdout + call.stderr
     out = host.root / "out"
     call = _call(host, "restore", domain.name, "--files-only", "--to", out)
-    assert f"virsh define '{out}/define.xml'" in call.stdout
+    assert f"virsh define {out}/define.xml" in call.stdout
+    assert domain.uuid in call.stdout
 
 
 def test_an_error_has_three_voices(host: RestoreHost) -> None:
@@ -153,3 +163,85 @@ def _readers(directory: Path) -> list[str]:
         except OSError:
             continue  # it ended meanwhile
     return found
+
+
+def test_files_only_goes_on_where_one_was_killed(host: RestoreHost, big: str) -> None:
+    """After kill -9 the same call with the same directory succeeds, and of the killed one nothing is left in it."""
+    out = host.root / "o'ut"
+    with _under_way(host, big, "--files-only", "--to", str(out)) as child:
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait(60)
+    (left,) = out.rglob(".vmborg-restore-*")
+    wait_for(lambda: _readers(left) == [], timeout=30, what="borg's end")
+    call = _call(host, "restore", big, "--files-only", "--to", out)
+    assert call.code == 0, call.stderr
+    assert shlex.quote(f"{out}/define.xml") in call.stdout
+    assert list(out.rglob(".vmborg-restore-*")) == []
+    assert digest(Path(f"{out}{host.images}/big.img")) == digest(host.images / "big.img")
+    (out / "mine").write_text("somebody's")
+    assert _call(host, "restore", big, "--files-only", "--to", out).code == 1
+
+
+def test_a_restore_says_what_it_waits_for(host: RestoreHost) -> None:
+    """While another borg holds the repository that is told, with the holder; when it ends the restore goes on."""
+    domain = host.simple()
+    host.factory.make(domain)
+    settings = json.loads(host.config_path.read_text())
+    settings["repositories"]["main"]["lock_wait"] = 120
+    host.config_path.write_text(json.dumps(settings))
+    gate = host.root / "gate"
+    os.mkfifo(gate)
+    repository = host.root / "repository"
+    secrets = {"BORG_BASE_DIR": str(host.root / "state/borg"), "BORG_PASSCOMMAND": f"cat {host.root}/passphrase"}
+    heard: list[str] = []
+
+    def say(text: str) -> None:
+        heard.append(text)
+        gate.write_text("")  # the holder's command ends
+
+    holder = [str(VMBORG.with_name("borg")), "with-lock", str(repository), "cat", str(gate)]
+    with spawn(holder, env=secrets) as child:
+        wait_for((repository / "lock.exclusive").exists, timeout=60, what="borg's lock")
+        wish = Wish(Mode.COPY, name=f"{host.prefix}-copy", uuid=str(uuid4()))
+        result = restore(load(host.config_path), Request(domain.name, wish), say=say)
+        assert child.wait(60) == 0
+    assert result.name == f"{host.prefix}-copy"
+    (text,) = heard
+    assert "waiting for the repository 'main'" in text
+    assert f"held by process {child.pid}" in text
+
+
+def test_a_repository_that_cannot_be_written_is_read(host: RestoreHost) -> None:
+    """From a repository on a file system mounted read-only, archives are listed and a VM is restored."""
+    domain = host.simple(fill=5)
+    archive = host.factory.make(domain)
+    repository = str(host.root / "repository")
+    run(["mount", "--bind", repository, repository], timeout=30)
+    try:
+        run(["mount", "-o", "remount,bind,ro", repository], timeout=30)
+        listed = _call(host, "--json", "list", domain.name)
+        assert [each["archive"] for each in listed.document["archives"]] == [archive]
+        call = _call(host, "--json", "restore", domain.name, "--as", f"{host.prefix}-copy")
+        assert call.code == 0, call.stderr
+        assert image_holds(call.document["disks"]["vda"], "qcow2", 5)
+    finally:
+        run(["umount", repository], timeout=30)
+
+
+def test_a_uuid_finds_the_archive_in_the_repository_of_its_vm(host: RestoreHost) -> None:
+    """A VM whose policy names another repository is restored by the beginning of its UUID, also when it is gone."""
+    domain = host.simple(fill=3)
+    settings = json.loads(host.config_path.read_text())
+    settings["repositories"]["empty"] = {"location": str(host.root / "empty"), "encryption": "none"}
+    settings["vms"] = {"defaults": {"repository": "empty"}, "overrides": {domain.name: {"repository": "main"}}}
+    host.config_path.write_text(json.dumps(settings))
+    assert _call(host, "init").code == 0
+    host.factory.make(domain)
+    uuid = domain.uuid
+    call = _call(host, "--json", "restore", uuid[:8], "--as", f"{host.prefix}-a")
+    assert call.code == 0, call.stderr
+    assert (call.document["repository"], call.document["source_uuid"]) == ("main", uuid)
+    domain.undefine()
+    call = _call(host, "--json", "restore", uuid[:8], "--as", f"{host.prefix}-b")
+    assert call.code == 0, call.stderr
+    assert call.document["hypervisor"] == "here"

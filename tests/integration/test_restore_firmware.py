@@ -101,6 +101,22 @@ def test_a_vm_lost_with_its_firmware_state_comes_back(host: RestoreHost, domain:
     again.destroy()
 
 
+def test_a_copy_of_a_vm_that_never_ran_has_variables_of_its_own(host: RestoreHost) -> None:
+    """Without archived variables a copy does not write to those of its original: libvirt gives it its own."""
+    nvram = f"/var/lib/libvirt/qemu/nvram/{host.prefix}-vm_VARS.fd"
+    edits = [(OS, UEFI.format(nvram=nvram))]
+    original = host.define([DiskSpec("vda", host.image("vm.qcow2"))], edit=edits)
+    host.factory.make(original)
+    copy = host.find(host.restore(original.name, Mode.COPY).name)
+    for domain in (original, copy):
+        domain.start(paused=True)
+    assert _nvram(original) == Path(nvram)
+    assert _nvram(copy) != Path(nvram)
+    copy.destroy()
+    copy.undefine(keep_nvram=False)
+    assert Path(nvram).is_file()
+
+
 def test_kernel_and_initrd_come_back(host: RestoreHost) -> None:
     """A copy boots its own kernel; in place one that is the same is kept, and a different one is not overwritten."""
     kernel, initrd = host.root / "vmlinuz", host.root / "initrd.img"

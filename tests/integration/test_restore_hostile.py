@@ -1,6 +1,7 @@
 """Archives that somebody spoiled on purpose: each is refused by name, and nothing is changed."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ HOSTDEV = """<hostdev mode='subsystem' type='pci' managed='yes'><source>
   <address domain='0' bus='0' slot='1' function='0'/></source></hostdev></devices>"""
 SHADOW = """<disk type='file' device='disk'><source file='/etc/shadow'/>
   <target dev='vdx' bus='virtio'/></disk></devices>"""
+SOCKET = """<serial type='unix'><source mode='connect' path='/run/libvirt/libvirt-sock'/></serial></devices>"""
 ENTITY = '<!DOCTYPE domain [<!ENTITY s SYSTEM "file:///etc/shadow">]>'
 
 Edit = Callable[[str], str]
@@ -54,8 +56,10 @@ def _refused(host: RestoreHost, vm: str, kind: type[VmborgError], mode: Mode = M
         (lambda xml: xml.replace("</devices>", HOSTDEV), "hostdev"),
         (lambda xml: xml.replace("</devices>", SHADOW), "/etc/shadow"),
         (lambda xml: xml.replace("/images/vm.qcow2", "/images/other.qcow2"), "other.qcow2"),
+        (lambda xml: xml.replace("</os>", "<initrd>tmp/secret</initrd></os>"), "tmp/secret"),
+        (lambda xml: xml.replace("</devices>", SOCKET), "/run/libvirt/libvirt-sock"),
     ],
-    ids=["entity", "emulator", "hostdev", "disk", "disagreement"],
+    ids=["entity", "emulator", "hostdev", "disk", "disagreement", "relative", "socket"],
 )
 @pytest.mark.parametrize("mode", [Mode.COPY, Mode.IN_PLACE])
 def test_a_hostile_definition_is_refused(place: RestoreHost, mode: Mode, edit: Edit, named: str) -> None:
@@ -170,6 +174,37 @@ def test_a_damaged_image_is_refused(place: RestoreHost) -> None:
                 break
     place.factory.make(domain)
     _refused(place, domain.name, ImageError)
+
+
+def test_files_only_writes_no_definition_that_is_refused(place: RestoreHost) -> None:
+    """With the files of a hostile archive comes no definition, and a warning says why; allowed by name, one does."""
+    vm = f"{place.prefix}-vm"
+    place.factory.make(place.find(vm), edit_xml=lambda xml: xml.replace(EMULATOR, "/tmp/evil"))
+    out = place.root / "hostile-out"
+    result = place.restore(vm, Mode.FILES, to=str(out))
+    assert result.definition == ""
+    assert not (out / "define.xml").exists()
+    assert Path(result.disks["vda"]).is_file()
+    assert any("/tmp/evil" in warning for warning in result.warnings)
+    allowed = place.restore(vm, Mode.FILES, to=str(out) + "-2", allow=frozenset({"emulator"}))
+    assert "/tmp/evil" in Path(allowed.definition).read_text()
+    for path in (out, out.with_name("hostile-out-2")):
+        shutil.rmtree(path)
+
+
+def test_metadata_that_nobody_expects_is_not_extracted(place: RestoreHost) -> None:
+    """A file below vmborg/ that the manifest does not name could fill the state directory: it is refused by name."""
+    vm = f"{place.prefix}-vm"
+    place.factory.make(place.find(vm), edit_directory=lambda directory: (directory / "bomb").write_bytes(b"x" * 10**6))
+    assert "vmborg/bomb: 1000000 bytes" in _refused(place, vm, UnsafeArchive).evidence
+
+
+def test_a_manifest_of_another_vm_is_refused(place: RestoreHost) -> None:
+    """An archive that goes by this VM's name and is another's would be restored over that one: it is refused."""
+    vm = f"{place.prefix}-vm"
+    other = "99999999-0000-4000-8000-000000000000"
+    place.factory.make(place.find(vm), edit_manifest=lambda manifest: manifest.model_copy(update={"uuid": other}))
+    assert other in _refused(place, vm, UnsafeArchive, Mode.IN_PLACE).evidence
 
 
 def test_another_vms_archive_is_refused(place: RestoreHost) -> None:

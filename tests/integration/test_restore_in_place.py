@@ -1,20 +1,24 @@
 """Restores over the VM itself: what makes way comes back when anything fails, and what others use stays."""
 
+import os
 from collections.abc import Iterator
 from xml.etree.ElementTree import canonicalize
 
 import pytest
 
 from infra.errors import (
+    DiskMissing,
     DomainBusy,
     HypervisorError,
     RestoreError,
     TargetExists,
+    UnsafeArchive,
 )
 from infra.hypervisor import images
 from infra.hypervisor.domain_xml import disk_sources
+from infra.hypervisor.qemu_process import life_of
 from infra.model import DomainState
-from tasks.restore import Mode
+from tasks.restore import Mode, Request, Wish, restore
 from tests.guests import Daemons, DiskSpec, image_dir
 from tests.integration.bare import digest, image_holds, loop_device
 from tests.integration.restoring import MIB, RestoreHost, restore_host, write
@@ -86,23 +90,117 @@ def test_in_place_refuses_a_running_domain(host: RestoreHost) -> None:
     assert image_holds(host.images / "vm.qcow2", "qcow2", 1)
 
 
-def test_a_failure_after_the_swap_puts_everything_back(host: RestoreHost) -> None:
-    """When libvirt refuses the definition, image, definition and state are as before, to the inode."""
+def test_a_definition_that_libvirt_refuses_stops_no_guest(host: RestoreHost) -> None:
+    """What libvirt would not define is known before the guest is stopped: it runs on, and nothing is changed."""
     domain = host.simple(fill=1)
     host.factory.make(domain, edit_xml=lambda xml: xml.replace("<memballoon model='none'/>", "<memballoon model='x'/>"))
     write(host.images / "vm.qcow2", "qcow2", 2)
     domain.start(paused=True)
-    xml, before = domain.inactive_xml(), host.files()
+    xml, before, life = domain.inactive_xml(), host.files(), life_of(domain.uuid)
     with pytest.raises(HypervisorError):
         host.restore(domain.name, Mode.IN_PLACE, stop=True)
-    assert domain.state() is DomainState.RUNNING
-    domain.destroy()
+    assert (domain.state(), life_of(domain.uuid)) == (DomainState.PAUSED, life)
     assert canonicalize(domain.inactive_xml()) == canonicalize(xml)
     assert host.files() == before
     with pytest.raises(HypervisorError):
         host.restore(domain.name, Mode.COPY)
     assert host.files() == before
     assert host.names() == {domain.name}
+
+
+@pytest.mark.parametrize("transient", [False, True], ids=["persistent", "transient"])
+def test_a_failure_after_the_swap_puts_everything_back(host: RestoreHost, transient: bool) -> None:  # noqa: FBT001
+    """When a device turns out to be in use, image, definition, state and persistence are as before, to the inode."""
+    with loop_device(host.root / "device.img", 16 * MIB) as device:
+        disks = [DiskSpec("vda", host.image("vm.qcow2")), DiskSpec("vdb", device, format="raw", kind="block")]
+        domain = host.define(disks)
+        host.factory.make(domain)
+        xml = domain.inactive_xml()
+        if transient:
+            domain.undefine()
+            domain = host.hypervisor.create_transient(xml, paused=True)
+        else:
+            domain.start(paused=True)
+        life, before, held = life_of(domain.uuid), host.files(), list[int]()
+
+        def hold(_done: int, _total: int) -> None:
+            if not held:
+                held.append(os.open(device, os.O_RDONLY | os.O_EXCL))
+
+        request = Request(domain.name, Wish(Mode.IN_PLACE, overwrite_devices=True), stop=True)
+        with pytest.raises(DiskMissing):
+            restore(host.config, request, progress=hold)
+        os.close(held[0])
+        assert domain.state() is DomainState.RUNNING
+        assert life_of(domain.uuid) != life
+        assert domain.persistent() is not transient
+        assert host.files() == before
+        if not transient:
+            assert canonicalize(domain.inactive_xml()) == canonicalize(xml)
+
+
+def test_a_vm_that_was_started_meanwhile_is_not_stopped_unasked(host: RestoreHost) -> None:
+    """A VM that somebody starts while its archive is extracted goes on running on its disks, and the restore ends."""
+    domain = host.simple(fill=1)
+    host.factory.make(domain)
+    write(host.images / "vm.qcow2", "qcow2", 2)
+    before = host.files()
+
+    def start(_done: int, _total: int) -> None:
+        if domain.state() is DomainState.SHUT_OFF:
+            domain.start(paused=True)
+
+    with pytest.raises(DomainBusy) as refusal:
+        restore(host.config, Request(domain.name, Wish(Mode.IN_PLACE)), progress=start)
+    assert "--stop" in refusal.value.remedy
+    assert domain.state() is DomainState.PAUSED
+    domain.destroy()
+    assert host.files().keys() == before.keys()
+    assert image_holds(host.images / "vm.qcow2", "qcow2", 2)
+
+
+def test_another_vm_of_the_same_name_is_not_restored_over(host: RestoreHost) -> None:
+    """An archive of another VM that had this name is refused in place, and the remedy does not lead back here."""
+    first = host.simple()
+    archive = host.factory.make(first)
+    first.undefine()
+    second = host.define([DiskSpec("vda", host.image("second.qcow2"))])
+    with pytest.raises(TargetExists) as refusal:
+        host.restore(second.name, Mode.IN_PLACE, archive=archive)
+    assert first.uuid in refusal.value.evidence
+    assert "--in-place" not in refusal.value.remedy
+
+
+def test_a_vm_comes_back_without_the_disk_that_was_excluded(host: RestoreHost) -> None:
+    """After a total loss an excluded disk is left out with a word; one whose file is still here when that is asked."""
+    scratch = host.image("scratch.qcow2", fill=2)
+    domain = host.define([DiskSpec("vda", host.image("vm.qcow2")), DiskSpec("vdb", scratch)])
+    name = domain.name
+    host.factory.make(domain, exclude=["vdb"])
+    domain.undefine()
+    (host.images / "vm.qcow2").unlink()
+    with pytest.raises(UnsafeArchive) as refusal:
+        host.restore(name, Mode.IN_PLACE)
+    assert "--leave-out" in refusal.value.remedy
+    host.restore(name, Mode.IN_PLACE, leave_out=frozenset({"vdb"}))
+    assert set(disk_sources(host.find(name).inactive_xml())) == {"vda"}
+    host.find(name).undefine()
+    (host.images / "vm.qcow2").unlink()
+    scratch.unlink()
+    result = host.restore(name, Mode.IN_PLACE, start=True)
+    assert set(disk_sources(host.find(name).inactive_xml())) == {"vda"}
+    assert any("vdb" in warning and "scratch.qcow2" in warning for warning in result.warnings)
+
+
+def test_a_former_image_that_a_kill_left_is_named(host: RestoreHost) -> None:
+    """The next restore names what a killed one put aside, as perhaps the only newest copy of a disk."""
+    domain = host.simple()
+    host.factory.make(domain)
+    aside = host.images / "vm.qcow2.vmborg-old-20260101T000000Z"
+    (host.images / "vm.qcow2").rename(aside)
+    result = host.restore(domain.name, Mode.IN_PLACE)
+    assert any(str(aside) in warning and "newest copy" in warning for warning in result.warnings)
+    assert aside.exists()
 
 
 def test_in_place_never_replaces_a_template(host: RestoreHost) -> None:

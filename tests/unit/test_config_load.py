@@ -59,6 +59,33 @@ vms:
     assert [line for line in expected if line not in said] == []
 
 
+def test_no_mistake_hides_another() -> None:
+    """Mistakes that take two values to see are told although one of their section is wrong by itself."""
+    text = """\
+repositories:
+  main: {location: relative/path, encryption: repokey}
+  two: {location: /x, passphrase: {file: /x, env: Y, comand: [a]}}
+vms:
+  defaults: {repository: mian, retention: {daily: 0}}
+  exclude: ["db*"]
+  overrides:
+    db01: {quiesce: require, min_free: 3GiB}
+"""
+    said = _refused(text)
+    expected = [
+        "has 8 mistakes",
+        "line 2: repositories.main: encryption repokey needs a passphrase",
+        "line 2: repositories.main.location: must be an absolute path",
+        "line 3: repositories.two.passphrase: must have exactly one of",
+        "line 3: repositories.two.passphrase.comand: unknown key",
+        "line 5: vms.defaults.repository: there is no repository 'mian'",
+        "line 5: vms.defaults.retention: keeps no archive at all",
+        "line 8: vms.overrides.db01: never used",
+        "vms.overrides.db01.min_free_start: must not be smaller than min_free",
+    ]
+    assert [line for line in expected if line not in said] == []
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -77,7 +104,11 @@ vms:
         (GOOD + "? [a, b]\n: c\n", "a key must be a text"),
         (GOOD + "vms: &x {defaults: {<<: *x}}\n", "merge keys"),
         (GOOD + "dumps: {hosts: {db: {address: a}}}\n", "dumps.hosts.db.sources: is missing"),
-        (GOOD + "cloud: {offsite: {}}\n", "cloud: not supported by this version"),
+        (GOOD + "alerts: {mail: {}}\n", "alerts: not supported by this version"),
+        (GOOD + "cloud: {offsite: {config: /x}}\n", "cloud.offsite.remote: is missing"),
+        (GOOD + "cloud: {offsite: {config: /x, remote: bucket}}\n", "cloud.offsite.remote: must be a remote"),
+        (GOOD + "cloud: {o: {config: /x, remote: 's:b', repository: cellar}}\n", "there is no repository 'cellar'"),
+        (GOOD + "cloud: {restore: {config: /x, remote: 's:b'}}\n", "a copy must not be called restore"),
         (GOOD + "alerts: [mail]\n", "alerts: not supported by this version"),
         ("repositories:\n", "repositories: is missing"),
         ("repositories: {}\n", "repositories: must not be empty"),

@@ -116,3 +116,16 @@ def test_sizes_are_exact() -> None:
         "1000B",
         "0B",
     ]
+
+
+def test_arguments_of_programs_are_not_shown() -> None:
+    """The arguments of a passphrase's command and of rsh may be secrets: only the programs appear."""
+    config = check(
+        "repositories: {main: {location: 'ssh://h/x', rsh: 'sshpass -p hunter2 ssh', "
+        "passphrase: {command: [sh, -c, echo hunter2]}}}",
+        name="x",
+    )
+    for shown in (show(config), str(as_data(config))):
+        assert "hunter2" not in shown
+        assert "sshpass …" in shown
+    assert as_data(config)["repositories"]["main"]["passphrase"]["command"] == ["sh", "…"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.config.models import SecretRef
+from infra.config.secret_ref import SecretRef
 from infra.config.secrets import resolve
 from infra.errors import ConfigError
 

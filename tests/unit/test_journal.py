@@ -35,8 +35,10 @@ ENTRY = JournalEntry(
     freeze=True,
     repository="main",
     archive="vm.x@y.unfinished",
-    pivoting=(("vda", 17),),
-    settled=("vdb",),
+    life="boot 17 4711",
+    pivoting=(("vda", "boot 17 4711"),),
+    settled=(("vdb", 1_700_000_000_000_000_000, 196_608),),
+    paused=True,
 )
 Edit = Callable[[dict], None]
 

@@ -7,7 +7,16 @@ import pytest
 from infra.borg.client import ArchiveItem
 from infra.borg.names import archive_name, unfinished
 from infra.errors import ArchiveIncomplete, ArchiveNotFound, UnsafeArchive, UsageError, VmborgError
-from tasks.restore.archive import LATEST, check_items, choose
+from infra.manifest import MANIFEST_PATH, expected_items
+from tasks.restore.archive import (
+    LATEST,
+    check_items,
+    choose,
+    metadata_files,
+    require_agreeing,
+    require_short,
+)
+from tests.unit.manifest.sample import MANIFEST
 
 WEB = "11111111-0000-4000-8000-000000000000"
 OTHER = "22222222-0000-4000-8000-000000000000"
@@ -86,3 +95,52 @@ def test_items_that_could_lead_outside_are_refused(item: ArchiveItem) -> None:
     check_items(plain)
     with pytest.raises(UnsafeArchive):
         check_items([*plain, item])
+
+
+def test_a_name_wins_over_the_beginning_of_another_uuid() -> None:
+    """A VM that is called like the digits of another's UUID is that VM, however new the other's archives are."""
+    names = [_name(WEB, "2222", 1), _name(OTHER, "other", 9)]
+    assert choose(names, "2222", LATEST).name == names[0]
+    assert choose(names, "22222222", LATEST).name == names[1]
+
+
+def test_the_vm_that_has_the_name_here_wins_over_another_of_that_name() -> None:
+    """Of two VMs of one name in a repository, the one that is defined here is meant, not the newest archive."""
+    names = [_name(WEB, "web", 1), _name(OTHER, "web", 9)]
+    assert choose(names, "web", LATEST, uuid=WEB).name == names[0]
+    assert choose(names, "web", names[1], uuid=WEB).name == names[1]
+
+
+def test_several_vms_of_one_name_are_a_question() -> None:
+    """Where nothing tells which of two VMs is meant, neither is taken, and both are listed with their UUIDs."""
+    names = [_name(WEB, "web", 1), _name(OTHER, "web", 9), unfinished(_name(OTHER, "web", 10))]
+    with pytest.raises(UsageError, match="2 VMs") as refusal:
+        choose(names, "web", LATEST)
+    assert WEB[:8] in refusal.value.evidence
+    assert names[1] in refusal.value.evidence
+    assert choose(names, WEB[:8], LATEST).name == names[0]
+
+
+def test_an_archive_is_of_the_vm_that_its_name_tells() -> None:
+    """A manifest of another VM under the name of this one is refused: it would be restored over that other VM."""
+    manifest = MANIFEST
+    require_agreeing(archive_name(manifest.uuid, manifest.vm, manifest.created), manifest)
+    for uuid, vm in ((OTHER, manifest.vm), (manifest.uuid, "another")):
+        with pytest.raises(UnsafeArchive, match="another VM"):
+            require_agreeing(archive_name(uuid, vm, manifest.created), manifest)
+
+
+def test_metadata_that_nobody_expects_is_refused() -> None:
+    """What lies below vmborg/ and is not in the manifest, or is a text of gigabytes, is refused before it is read."""
+    manifest = MANIFEST
+    sizes = {path: size or 10 for path, size in expected_items(manifest).items()}
+    found = metadata_files(sizes, manifest)
+    assert manifest.domain_xml in found
+    assert MANIFEST_PATH not in found
+    assert all(path.startswith("vmborg/") for path in found)
+    with pytest.raises(UnsafeArchive) as refusal:
+        metadata_files({**sizes, "vmborg/bomb": 10**9}, manifest)
+    assert "vmborg/bomb" in refusal.value.evidence
+    require_short(sizes, found)
+    with pytest.raises(UnsafeArchive, match="too long"):
+        require_short({**sizes, MANIFEST_PATH: 10**9}, [MANIFEST_PATH])

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from infra.errors import ManifestError, RestoreError, TargetExists, UnsafeArchive, VmborgError
+from infra.errors import ManifestError, RestoreError, TargetExists, UnsafeArchive, UsageError, VmborgError
 from infra.manifest import Manifest, ManifestBootFile, ManifestDisk, ManifestImage
 from infra.model import Consistency, ImageKind, Verdict
 from tasks.restore.checks import check_copy_name, require_device_consent
@@ -200,14 +200,63 @@ def test_the_definition_names_where_the_files_ended() -> None:
     assert disks["vdc"].kind is ImageKind.BLOCK
 
 
-@pytest.mark.parametrize("name", ["", " ", "a/b", "a\nb", "x" * 201])
+@pytest.mark.parametrize("name", ["", " ", "a/b", "a\nb", "x" * 201, ".", "..", ".web"])
 def test_impossible_names_are_refused(name: str) -> None:
     """A copy's name must be one that libvirt and file names can hold."""
-    with pytest.raises(RestoreError):
+    with pytest.raises(UsageError, match="cannot be the name"):
         check_copy_name(name)
 
 
-@pytest.mark.parametrize("name", ["-web", "web 2", "ü", "100%", "a@b", "."])
+@pytest.mark.parametrize("name", ["-web", "web 2", "ü", "100%", "a@b", "a."])
 def test_odd_names_are_allowed(name: str) -> None:
     """Leading dashes, blanks and any script are names."""
     check_copy_name(name)
+
+
+def test_a_linked_disk_on_a_device_is_not_flattened_in_place() -> None:
+    """Flattening makes files: in place, a device that holds a linked image is refused by name, whatever the consent."""
+    manifest = _manifest(_disk("vdc", _image("/dev/vg/c", ImageKind.BLOCK), TEMPLATE))
+    wish = replace(IN_PLACE, flatten=True, overwrite_devices=True)
+    host = replace(NOTHING, own_paths=frozenset({"/dev/vg/c"}))
+    with pytest.raises(RestoreError, match="one image") as refusal:
+        require_device_consent(_plan(manifest, wish, host), wish)
+    assert "/dev/vg/c" in refusal.value.evidence
+    consent = replace(wish, flatten=False)
+    require_device_consent(_plan(manifest, consent, host), consent)
+
+
+HERE = replace(NOTHING, current_xml=_xml(_manifest(VDA, LEFT_OUT)), own_paths=frozenset({"/srv/a.qcow2"}))
+
+
+@pytest.mark.parametrize(
+    ("wish", "host", "missing", "left_out"),
+    [
+        (COPY, NOTHING, set(), {"vdd"}),
+        (Wish(Mode.FILES, to="/out"), NOTHING, set(), {"vdd"}),
+        (IN_PLACE, NOTHING, set(), set()),
+        (IN_PLACE, NOTHING, {"vdd"}, {"vdd"}),
+        (IN_PLACE, HERE, {"vdd"}, set()),
+        (replace(IN_PLACE, leave_out=frozenset({"vdd"})), HERE, set(), {"vdd"}),
+        (replace(IN_PLACE, leave_out=frozenset({"vdd"})), NOTHING, set(), {"vdd"}),
+    ],
+)
+def test_a_disk_without_content_is_left_out(wish: Wish, host: Host, missing: set[str], left_out: set[str]) -> None:
+    """Of a copy always; in place if asked for, or if it went with the whole VM: else the VM would not start."""
+    plan = _plan(_manifest(VDA, LEFT_OUT), wish, host)
+    paths = {file.archive_path: file.target for file in plan.files}
+    assert rewrite_plan(plan, paths=paths, missing_media=frozenset(missing)).leave_out == left_out
+
+
+@pytest.mark.parametrize("target", ["vda", "vdz"])
+def test_only_a_disk_without_content_can_be_left_out(target: str) -> None:
+    """A disk that is in the archive and one that the definition does not have are refused, with those that can be."""
+    with pytest.raises(UsageError, match=target) as refusal:
+        _plan(_manifest(VDA, LEFT_OUT), replace(IN_PLACE, leave_out=frozenset({target})))
+    assert "vdd" in refusal.value.evidence
+
+
+def test_a_file_that_stays_beside_the_archived_one_is_not_vouched_for() -> None:
+    """When a template here differs, the archived one's place counts as restored and the other file does not."""
+    plan = _plan(_manifest(VDA), IN_PLACE)
+    final = {"srv/a.qcow2": "/srv/a.qcow2", "srv/template.qcow2": "/srv/template.vmborg-x.qcow2"}
+    assert plan.found_at(final) == {"/srv/a.qcow2", "/srv/template.vmborg-x.qcow2"}

@@ -3,14 +3,9 @@
 import pytest
 
 from infra.errors import UnsafeArchive
-from infra.hypervisor.restore_trust import (
-    ALLOWABLE,
-    TrustFacts,
-    check_trust,
-    emulators,
-    find_dangers,
-    is_system_path,
-)
+from infra.hypervisor.restore_dangers import TrustFacts, find_dangers
+from infra.hypervisor.restore_trust import ALLOWABLE, check_trust, emulators, packaged_emulators
+from infra.hypervisor.system_paths import is_system_path
 
 EMULATOR = "/usr/bin/qemu-system-x86_64"
 DISK = "/srv/vm/web.qcow2"
@@ -97,7 +92,7 @@ HOSTILE = [
     ("chardev", "devices", "<serial type='file'><source path='/etc/cron.d/x'/></serial>"),
     ("chardev", "devices", "<serial type='file'><source path='relative'/></serial>"),
     ("chardev", "devices", "<console type='dev'><source path='/dev/mem'/></console>"),
-    ("chardev", "devices", "<channel type='unix'><source path='/run/libvirt/../docker.sock'/></channel>"),
+    ("socket", "devices", "<channel type='unix'><source path='/run/libvirt/../docker.sock'/></channel>"),
     ("chardev", "devices", "<serial type='pty'><log file='/etc/cron.d/x'/></serial>"),
     ("chardev", "devices", "<rng><backend model='random'>/etc/shadow</backend></rng>"),
     ("firmware", "os", "<loader>/tmp/evil.fd</loader>"),
@@ -173,6 +168,61 @@ def test_every_danger_is_listed_at_once() -> None:
     with pytest.raises(UnsafeArchive) as refusal:
         check_trust(xml, FACTS)
     assert len(refusal.value.evidence.splitlines()) == 3
+
+
+def test_a_disk_that_is_only_read_here_is_not_written_by_the_archives_word() -> None:
+    """What the host's definition only reads, the archived one may not write to, in place and beside it."""
+    reading = _with("devices", _disk("<source file='/srv/shared.img'/><readonly/>"))
+    writing = reading.replace("<readonly/>", "")
+    for copy in (False, True):
+        check_trust(reading, TrustFacts(FACTS.emulators, FACTS.placed, current_xml=reading, copy=copy))
+        with pytest.raises(UnsafeArchive, match="unasked"):
+            check_trust(writing, TrustFacts(FACTS.emulators, FACTS.placed, current_xml=reading, copy=copy))
+    check_trust(reading, TrustFacts(FACTS.emulators, FACTS.placed, current_xml=writing))
+
+
+@pytest.mark.parametrize(
+    ("here", "archived"),
+    [
+        ("<source dir='/srv/x'/><readonly/>", "<source dir='/srv/x'/>"),
+        ("<source dir='/srv/x'/>", "<binary path='/tmp/evil'/><source dir='/srv/x'/>"),
+    ],
+)
+def test_a_directory_of_this_host_is_trusted_as_it_is(here: str, archived: str) -> None:
+    """A shared directory with more rights, or another program behind it, is not the one that stands here."""
+    facts = TrustFacts(FACTS.emulators, FACTS.placed, current_xml=_with("devices", f"<filesystem>{here}</filesystem>"))
+    check_trust(facts.current_xml, facts)
+    with pytest.raises(UnsafeArchive, match="unasked"):
+        check_trust(_with("devices", f"<filesystem>{archived}</filesystem>"), facts)
+
+
+def test_an_addition_to_a_disk_of_this_host_is_found() -> None:
+    """A disk that stands here already vouches for its own source, not for what the archive adds to it."""
+    facts = TrustFacts(FACTS.emulators, FACTS.placed, current_xml=_with("devices", _disk("<source dev='/dev/x'/>")))
+    more = _disk("<source dev='/dev/x'><reservations managed='no'><source path='/run/x'/></reservations></source>")
+    with pytest.raises(UnsafeArchive) as refusal:
+        check_trust(_with("devices", more), facts)
+    assert "/run/x" in refusal.value.evidence
+    assert "/dev/x" not in refusal.value.evidence
+
+
+def test_a_copy_trusts_the_loader_of_its_original_and_not_its_variables() -> None:
+    """The firmware's code from an odd place is shared with the original; its variables, which are written, are not."""
+    odd = PLAIN.replace("/usr/share/OVMF/OVMF_CODE_4M.fd", "/opt/fw.fd")
+    facts = TrustFacts(FACTS.emulators, FACTS.placed, current_xml=odd, copy=True)
+    check_trust(odd, facts)
+    with pytest.raises(UnsafeArchive, match="unasked"):
+        check_trust(odd.replace("readonly='yes' type", "readonly='no' type"), facts)
+    with pytest.raises(UnsafeArchive, match="unasked"):
+        check_trust(odd, TrustFacts(FACTS.emulators, frozenset({DISK}), current_xml=odd, copy=True))
+
+
+def test_packaged_emulators_are_known_by_their_place() -> None:
+    """Where no host can be asked, an emulator counts if it lies where distributions put them."""
+    assert packaged_emulators(PLAIN) == {EMULATOR}
+    assert packaged_emulators(PLAIN.replace(EMULATOR, "/usr/libexec/qemu-kvm")) == {"/usr/libexec/qemu-kvm"}
+    for evil in ("/tmp/evil", "/usr/bin/qemu-system-x86_64/../sh", "/usr/bin/sh", "qemu-system-x86_64"):
+        assert packaged_emulators(PLAIN.replace(EMULATOR, evil)) == set()
 
 
 def test_emulators_come_from_the_capabilities() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from infra.errors import ImageError, NoSpace, TargetExists
 from infra.hypervisor.qcow2_header import parse_header, read_header
-from tasks.restore.workspace import Workspace, leftovers, require_space
+from tasks.restore.workspace import Workspace, former_files, leftovers, require_space
 
 
 def _tree(root: Path) -> dict[str, str]:
@@ -94,6 +94,26 @@ def test_leftovers_are_those_that_nobody_holds(tmp_path: Path) -> None:
         assert leftovers([tmp_path, tmp_path / "absent"]) == (tmp_path / ".vmborg-restore-dead",)
     finally:
         os.close(descriptor)
+
+
+def test_what_was_put_aside_is_found_with_its_former_name(tmp_path: Path) -> None:
+    """A former image that nobody deleted is told with the path that it had, whether that is there or not."""
+    (tmp_path / "ok.qcow2.vmborg-old-20260101T000000Z").write_text("the only copy")
+    (tmp_path / "other.qcow2").write_text("x")
+    assert former_files([tmp_path, tmp_path / "absent"]) == (
+        (tmp_path / "ok.qcow2.vmborg-old-20260101T000000Z", tmp_path / "ok.qcow2"),
+    )
+
+
+def test_images_leave_some_space_free(tmp_path: Path) -> None:
+    """Where images go, the reserve stays free; small files elsewhere do not ask for it."""
+    status = os.statvfs(tmp_path)
+    free = status.f_bavail * status.f_frsize
+    require_space([(tmp_path, 1)], reserve=free // 2, for_images=[tmp_path / "new"])
+    require_space([(tmp_path, 1)], reserve=2 * free)
+    with pytest.raises(NoSpace) as refusal:
+        require_space([(tmp_path, free // 2)], reserve=free // 2 + free // 4, for_images=[tmp_path])
+    assert "min_free" in refusal.value.evidence
 
 
 def test_space_is_summed_a_file_system(tmp_path: Path) -> None:

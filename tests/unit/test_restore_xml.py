@@ -90,7 +90,7 @@ COPY = RewritePlan(
     },
     boot_files={"nvram": "/var/lib/libvirt/qemu/nvram/web-2_VARS.fd", "kernel": "/new/web-2-kernel"},
     copy=True,
-    drop=frozenset({"vdc"}),
+    leave_out=frozenset({"vdc"}),
     missing_media=frozenset({"sdb"}),
 )
 IN_PLACE = RewritePlan(
@@ -248,5 +248,32 @@ def test_what_is_no_domain_is_refused(text: str) -> None:
 @given(st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40))
 def test_any_name_survives(name: str) -> None:
     """Every name without control characters comes out of the rewritten definition as it went in."""
-    plan = RewritePlan(name=name, uuid=NEW_UUID, disks=COPY.disks, copy=True, drop=COPY.drop)
+    plan = RewritePlan(name=name, uuid=NEW_UUID, disks=COPY.disks, copy=True, leave_out=COPY.leave_out)
     assert fromstring(rewrite(DOMAIN, plan).xml).findtext("name") == name
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        "<nvram template='/usr/share/V.fd'>/var/lib/libvirt/qemu/nvram/web_VARS.fd</nvram>",
+        "<nvram type='file' template='/usr/share/V.fd'><source file='/srv/web_VARS.fd'/></nvram>",
+    ],
+)
+def test_firmware_variables_that_were_not_archived_are_not_shared(variables: str) -> None:
+    """Without archived variables a copy names none, which would be its original's; in place the domain's own stay."""
+    own = "<nvram template='/usr/share/OVMF/OVMF_VARS_4M.fd'>/var/lib/libvirt/qemu/nvram/web_VARS.fd</nvram>"
+    xml = DOMAIN.replace(own, variables)
+    root = fromstring(rewrite(xml, RewritePlan("web-2", NEW_UUID, COPY.disks, copy=True)).xml)
+    assert _one(root, "os/nvram").attrib == {"template": "/usr/share/V.fd"}
+    assert list(_one(root, "os/nvram")) == []
+    assert not _one(root, "os/nvram").text
+    assert "web_VARS.fd" in rewrite(xml, RewritePlan("web", OLD_UUID, IN_PLACE.disks, keep_nvram=True)).xml
+
+
+def test_only_the_name_of_a_log_is_the_copys() -> None:
+    """A VM that is called like a directory of the log's path has its copy's log in that same directory."""
+    xml = DOMAIN.replace("<name>web<", "<name>log<").replace("web-serial.log", "log-serial.log")
+    root = fromstring(rewrite(xml, RewritePlan("new", NEW_UUID, COPY.disks, copy=True)).xml)
+    assert [each.get("file") for each in root.iterfind("devices/serial/log")] == [
+        "/var/log/libvirt/qemu/new-serial.new"
+    ]

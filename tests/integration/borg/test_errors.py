@@ -134,14 +134,17 @@ def test_file_instead_of_repository(make: RepositoryFactory) -> None:
 
 
 def test_read_only_file_system(repository: Repository, make: RepositoryFactory, tmp_path: Path) -> None:
-    """A repository that cannot be written to is of no use, and its rights are named."""
+    """A repository that cannot be written to is of no use but to a reader; else its rights are named."""
     with mounted(tmp_path / "small") as folder:
         shutil.copytree(repository.location, folder / "repository")
         run(["mount", "-o", "remount,ro", str(folder)], timeout=60)
         moved = make(location=str(folder / "repository"))
         error = provoke(RepositoryInvalid, moved.probe)
         assert "rights" in error.brief or "written" in error.brief
+        provoke(RepositoryInvalid, moved.archives)  # by which a backup proves it before it touches a guest
         provoke(RepositoryInvalid, lambda: store(moved, "a", content(tmp_path / "x", size=1)))
+        moved.only_reads = True
+        assert moved.archives() == []
 
 
 def test_full_file_system(repository: Repository, make: RepositoryFactory, tmp_path: Path) -> None:

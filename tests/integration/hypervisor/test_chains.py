@@ -86,14 +86,6 @@ def test_a_job_can_be_cancelled(make: Maker, folder: Path) -> None:
     assert [image.path for image in inspect(domain, exclude_disks=()).disks[0].chain] == [str(overlay), str(base)]
 
 
-def test_a_disk_can_be_limited(make: Maker, folder: Path) -> None:
-    """Limits of a running domain's disk are set and read back."""
-    domain = make.define(f"read-{TAG}-limited", disk("vda", qcow2(folder / "a.qcow2")), start=True)
-    assert domain.block_iotune("vda")["total_bytes_sec"] == 0
-    domain.set_block_iotune("vda", {"total_bytes_sec": 1 << 20})
-    assert domain.block_iotune("vda")["total_bytes_sec"] == 1 << 20
-
-
 def test_a_snapshot_that_fails_is_a_typed_error(make: Maker, folder: Path) -> None:
     """A snapshot that libvirt refuses raises, and the domain stays on its base."""
     base = qcow2(folder / "base.qcow2")

@@ -48,9 +48,9 @@ def test_single_numbers_are_libvirts() -> None:
     names = {
         "VIR_FROM_RPC": codes.FROM_RPC,
         "VIR_DOMAIN_BLOCK_COMMIT_ACTIVE": codes.BLOCK_COMMIT_ACTIVE,
+        "VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC": codes.BLOCK_JOB_ABORT_ASYNC,
         "VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT": codes.BLOCK_JOB_ABORT_PIVOT,
         "VIR_DOMAIN_START_PAUSED": codes.START_PAUSED,
-        "VIR_DOMAIN_AFFECT_LIVE": codes.AFFECT_LIVE,
         "VIR_DOMAIN_PAUSED_IOERROR": codes.PAUSED_IOERROR,
     }
     assert {name: getattr(libvirt, name) for name in names} == names

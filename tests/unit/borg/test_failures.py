@@ -118,3 +118,14 @@ def test_only_locks_and_connections_are_transient() -> None:
     """Only what may pass by itself is tried again."""
     transient = {kind for kind in DOCUMENTED if _error(DOCUMENTED[kind][0]).transient}
     assert transient == {RepositoryLocked, RepositoryUnreachable}
+
+
+def test_remedies_of_what_borg_remembers_name_its_folder() -> None:
+    """What vmborg's borg remembers is not what root's borg remembers: the calls in remedies are for the former."""
+    for code in (62, 70):
+        error = failure(ARGV, code, [], location=LOCATION, base_dir="/state dir/borg")
+        assert error is not None
+        assert "BORG_BASE_DIR='/state dir/borg' borg " in error.remedy
+    plain = failure(ARGV, 60, [], location=LOCATION, base_dir="/x")
+    assert plain is not None
+    assert "not encrypted" in plain.brief

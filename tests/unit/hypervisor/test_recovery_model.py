@@ -35,29 +35,34 @@ class World:
     inactive: Place = Place.BASE  # NONE: transient or undefined
     copied: bool = False  # a block job of ours, ready
     base_written: bool = False  # by a guest, after the snapshot
-    life: int = 1  # a number for each start
+    base_last: bool = False  # the base was written to later than the overlay
+    stamp: int = 0  # of the overlay's file: moves with each write
+    starts: int = 1
 
-    def content(self, *, in_doubt: bool) -> Content:
-        """What the overlay's file is like."""
-        if not self.exists:
-            return Content.MISSING
-        same = in_doubt and self.live is Place.NONE and self.inactive is not Place.OVERLAY and self.overlay == self.base
-        return Content.EMPTY if self.overlay is None or same else Content.DATA
+    @property
+    def life(self) -> str:
+        """Another one for each start."""
+        return f"qemu {self.starts}"
 
     def view(self, entry: JournalEntry) -> View:
         """What the recovery sees."""
         asked = dict(entry.pivoting).get("vda")
         pivoted = self.live is Place.BASE and asked == self.life
-        in_doubt = self.live is not Place.OVERLAY and asked is not None and not pivoted
+        as_settled = any(then == self.stamp or not self.exists for _, then, _ in entry.settled)
+        settled = self.live is not Place.OVERLAY and (pivoted or as_settled)
+        pivot_asked = self.live is not Place.OVERLAY and asked is not None and not pivoted
+        in_doubt = pivot_asked and self.live is Place.NONE and not settled and self.overlay is not None
+        held = Content.EMPTY if self.overlay is None or (in_doubt and self.overlay == self.base) else Content.DATA
         seen = Seen(
             OVERLAY,
             self.live,
             self.inactive,
             Job.OURS if self.copied else Job.NONE,
-            self.content(in_doubt=in_doubt),
-            settled=self.live is not Place.OVERLAY and (pivoted or bool(entry.settled)),
-            pivot_asked=in_doubt,
-            base_newer=self.base_written and entry.phase is not Phase.PUTTING_BACK,
+            held if self.exists else Content.MISSING,
+            settled=settled,
+            pivot_asked=pivot_asked,
+            base_ahead=in_doubt and self.base_last,
+            base_newer=self.base_written,
             users=(),
         )
         return View(entry.phase, (seen,))
@@ -82,7 +87,8 @@ class Recovery:
         for _ in range(ROUNDS):
             view = self.world.view(self.entry)
             if self.world.live is Place.OVERLAY:
-                self.entry = replace(self.entry, pivoting=(), settled=())
+                pending = self.entry.pivoting if self.world.copied else ()
+                self.entry = replace(self.entry, pivoting=pending, settled=())
             steps = plan(view)
             if not steps or steps[0].act is Act.REFUSE:
                 return list(steps)
@@ -127,7 +133,7 @@ class Recovery:
 
     def settle(self) -> None:
         """The journal says that the base holds everything."""
-        self.entry = replace(self.entry, pivoting=(), settled=("vda",))
+        self.entry = replace(self.entry, pivoting=(), settled=(("vda", self.world.stamp, 0),))
 
     def commit_offline(self) -> None:
         """qemu-img empties the overlay at the end."""
@@ -138,6 +144,7 @@ class Recovery:
         self.copy()
         self.deed()
         self.world.overlay = None
+        self.world.stamp += 1
         self.deed()
         self.redefine()
         self.deed()
@@ -146,6 +153,7 @@ class Recovery:
     def copy(self) -> None:
         """The overlay's content goes into the base."""
         if self.world.overlay is not None:
+            self.world.base_last |= self.world.base != self.world.overlay
             self.world.base = self.world.overlay
 
     def redefine(self) -> None:
@@ -181,10 +189,20 @@ class Life(RuleBasedStateMachine):
         """The guest counts."""
         self.latest += 1
         if self.world.live is Place.OVERLAY:
-            self.world.overlay = self.latest
+            self.world.overlay, self.world.base_last = self.latest, False
+            self.world.stamp += 1
         else:
-            self.world.base = self.latest
-            self.world.base_written = self.world.base_written or self.world.exists
+            self.world.base, self.world.base_last = self.latest, True
+            self.world.base_written |= self.world.exists
+
+    @precondition(lambda self: self.world.live is Place.OVERLAY and self.world.copied and self.entry.pivoting)
+    @rule()
+    def pivot_unseen(self) -> None:
+        """qemu does what it was asked for while libvirtd is dead; the guest goes on on the base; then qemu dies too."""
+        self.latest += 1
+        self.world.base, self.world.base_last = self.latest, True
+        self.world.live, self.world.copied = Place.NONE, False
+        self.meddled = True
 
     @precondition(lambda self: self.world.live is not Place.NONE)
     @rule()
@@ -199,16 +217,18 @@ class Life(RuleBasedStateMachine):
         """A persistent domain starts on what its definition names, if that is there."""
         if self.world.inactive is Place.BASE or self.world.exists:
             self.world.live = self.world.inactive
-            self.world.life += 1
+            self.world.starts += 1
+            if self.world.live is Place.OVERLAY and self.world.overlay is not None:
+                self.latest = self.world.overlay  # what this guest sees is what there is for it
 
-    @precondition(lambda self: self.world.live is Place.NONE and self.entry.phase is not Phase.PUTTING_BACK)
+    @precondition(lambda self: self.world.live is Place.NONE)
     @rule()
     def create_anew_on_base(self) -> None:
         """A transient domain's manager starts it from its own old definition, without what the overlay holds."""
         if self.world.inactive is Place.NONE:
             self.meddled |= self.world.overlay is not None
             self.world.live = Place.BASE
-            self.world.life += 1
+            self.world.starts += 1
 
     @rule()
     def undefine(self) -> None:
@@ -223,12 +243,11 @@ class Life(RuleBasedStateMachine):
         self.world.inactive = Place.BASE
         self.meddled = True
 
-    @precondition(lambda self: self.world.inactive is Place.BASE and not self.world.exists)
+    @precondition(lambda self: self.world.inactive is Place.BASE and self.entry.settled)
     @rule()
     def redefine_from_xml_of_the_window(self) -> None:
-        """An administrator defines what he dumped in mid-backup; the overlay is gone already."""
-        if self.entry.settled:
-            self.world.inactive = Place.OVERLAY
+        """An administrator defines what he dumped in mid-backup, whether the overlay is gone already or not."""
+        self.world.inactive = Place.OVERLAY
 
     @rule(deeds=st.integers(0, 9))
     def recover(self, deeds: int) -> None:

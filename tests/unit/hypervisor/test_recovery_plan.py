@@ -36,6 +36,7 @@ CASES = {
     "pivoted by somebody else": (seen(BASE, BASE), [Act.REFUSE]),
     "off on it": (seen(NONE, LIVE), [Act.COMMIT_OFFLINE]),
     "off on it, pivot asked and not done": (seen(NONE, LIVE, pivot_asked=True), [Act.COMMIT_OFFLINE]),
+    "off on it, perhaps moved before it ended": (seen(NONE, LIVE, pivot_asked=True, base_ahead=True), [Act.REFUSE]),
     "off on it, the file is gone": (seen(NONE, LIVE, Content.MISSING), [Act.REFUSE]),
     "off, put back, defined anew from the window's XML": (
         seen(NONE, LIVE, Content.MISSING, settled=True),
@@ -93,10 +94,11 @@ def test_a_guest_is_not_resumed_on_an_overlay(live: Place) -> None:
     assert Act.RESUME not in acts(seen(live, live, job=Job.FOREIGN), resumable=True)
 
 
+YES_NO = (False, True)
 ALL = [
-    Seen(OVERLAY, live, inactive, job, content, settled, asked, newer, users, base_users)
-    for live, inactive, job, content, settled, asked, newer, users, base_users in product(
-        Place, Place, Job, Content, (False, True), (False, True), (False, True), (None, (), ("x",)), ((), ("x",))
+    Seen(OVERLAY, live, inactive, job, content, settled, asked, ahead, newer, users, base_users)
+    for live, inactive, job, content, settled, asked, ahead, newer, users, base_users in product(
+        Place, Place, Job, Content, YES_NO, YES_NO, YES_NO, YES_NO, (None, (), ("x",)), ((), ("x",))
     )
 ]
 
@@ -118,6 +120,7 @@ def test_no_state_at_all_breaks_the_invariants(phase: Phase) -> None:
                 assert state.live is not BASE
                 assert state.content in (Content.EMPTY, Content.DATA)
                 assert not state.settled
+                assert not (state.content is Content.DATA and state.base_ahead and state.inactive is LIVE)
                 assert state.inactive is LIVE or not (state.pivot_asked or state.base_newer or state.base_users)
             if STRANGE is state.live:
                 assert step.act is Act.REFUSE

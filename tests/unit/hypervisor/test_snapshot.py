@@ -69,7 +69,7 @@ def test_every_disk_is_named_in_the_request() -> None:
         for target, verdict in zip(("vda", "vdb", "vdc", "sda"), Verdict, strict=False)
     ]
     made = Overlay("vda", "/i/a", ImageKind.FILE, "raw", "/i/<&'\"> o.qcow2")
-    request = fromstring(snapshot_xml(facts(*disks), [made]))
+    request = fromstring(snapshot_xml(facts(*disks), [made], run_id="00c0ffee"))
     assert {disk.get("name"): disk.get("snapshot") for disk in request.iter("disk")} == {
         "vda": "external", "vdb": "no", "vdc": "no", "sda": "no",
     }  # fmt: skip

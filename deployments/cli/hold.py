@@ -1,0 +1,42 @@
+"""`vmborg hold`: keep an archive from being pruned."""
+
+from datetime import UTC, datetime
+
+import click
+
+from deployments.cli.context import Context, pass_context
+from deployments.cli.words import moment
+
+
+@click.command
+@click.argument("archive", required=False)
+@click.option(
+    "--until",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"]),
+    metavar="DATE",
+    help="The hold ends by itself then (UTC).",
+)
+@pass_context
+def command(context: Context, *, archive: str | None, until: datetime | None) -> int:
+    """Keep ARCHIVE from being pruned, on every host that prunes its repository; without ARCHIVE, list all holds.
+
+    `vmborg release` ends a hold.
+    """
+    from tasks.retention.holding import hold, holds
+
+    now = datetime.now(UTC).replace(microsecond=0)
+    if archive is None:
+        found = holds(context.config, now)
+    else:
+        end = until.replace(tzinfo=UTC) if until else None
+        found = hold(context.config, archive, until=end, now=now)
+    context.output.document({"holds": found})
+    if found:
+        rows = [
+            (each.archive, each.repository, moment(each.since), moment(each.until) if each.until else "-", each.host)
+            for each in found
+        ]
+        context.output.table(("archive", "repository", "since", "until", "by"), rows)
+    else:
+        context.output.line("Nothing is held.")
+    return 0

@@ -1,0 +1,132 @@
+"""Check one repository: its key, its segments, a sample of its archives. Plain functions; flows/check.py runs them."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from infra.borg.client import Repository
+from infra.borg.messages import PercentProgress
+from infra.borg.upkeep import check_everything, check_segments
+from infra.config.models import Config
+from infra.errors import ArchiveIncomplete, RepositoryDamaged, StorageError, VmborgError
+from infra.errors_upkeep import KeyMismatch
+from tasks.catalogue import VmArchive, vm_archives
+from tasks.checking.sample import Sample, read_sample
+from tasks.initialise import export_key
+from tasks.repositories import open_repository
+from tasks.upkeep import facts_of, moment, remember, stamp
+
+logger = logging.getLogger("vmborg.check")
+
+SEGMENTS = "segments"
+VERIFIED = "everything, data verified"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was looked at in one repository, and how that ended. Seconds."""
+
+    repository: str
+    location: str
+    kind: str = ""  # what borg checked
+    seconds: float = 0.0
+    key: str = ""  # what was found about its exported key
+    samples: tuple[Sample, ...] = ()
+    error: VmborgError | None = None
+
+
+def check_key(config: Config, name: str, repository: Repository) -> str:
+    """Compare the exported key with the repository's own; export it if it never was. What was found.
+
+    Raises KeyMismatch, StorageError, BorgError's subtypes.
+    """
+    if config.repositories[name].encryption == "none":
+        return "not encrypted"
+    exported = config.state.keys / f"{name}.key"
+    if not exported.exists():
+        export_key(repository, name, exported)
+        return f"exported now to {exported}: store it elsewhere"
+    fresh = export_key(repository, name, exported.with_name(f"{name}.check"))
+    try:
+        same = fresh.read_bytes() == exported.read_bytes()
+    except OSError as error:
+        raise StorageError(f"The key {exported} cannot be read.", evidence=str(error)) from error
+    finally:
+        fresh.unlink(missing_ok=True)
+    if not same:
+        raise KeyMismatch(
+            f"The exported key of repository {name!r} is not the one that the repository has.",
+            evidence=f"{exported} differs from what borg key export writes",
+            remedy=f"If the passphrase was changed, move {exported} away, run `vmborg init`, and store the new key "
+            "elsewhere. Else find out which repository this is.",
+        )
+    return "the exported key is the repository's"
+
+
+def check_storage(
+    config: Config, name: str, *, verify_data: bool, now: datetime, on_progress: Callable[[PercentProgress], None]
+) -> Checked:
+    """borg's own check: a slice of the segments, or with `verify_data` every byte. The outcome is remembered.
+
+    Raises RepositoryDamaged, and BorgError's subtypes.
+    """
+    repository, begun = open_repository(config, name), time.monotonic()
+    kind = VERIFIED if verify_data else SEGMENTS
+    try:
+        key = check_key(config, name, repository)
+        if verify_data:
+            check_everything(repository, verify_data=True, on_progress=on_progress)
+        else:
+            check_segments(repository, seconds=config.check.slice, on_progress=on_progress)
+    except RepositoryDamaged as error:
+        _remember_damage(config, name, error, now)
+        raise
+    facts = {"checked": stamp(now), "check_good": True, "check_said": ""}
+    remember(config.state, name, **facts, **({"verified": stamp(now)} if verify_data else {}))
+    return Checked(name, config.repositories[name].location, kind, time.monotonic() - begun, key)
+
+
+def sample_archives(config: Config, name: str, *, now: datetime) -> tuple[Sample, ...]:
+    """Read the newest good archive of the sources that were not read for the longest time.
+
+    Raises ArchiveIncomplete, ManifestError, RepositoryDamaged and other errors of borg's; the outcome is remembered.
+    """
+    repository = open_repository(config, name)
+    done: dict[str, str] = dict(facts_of(config.state, name).get("sampled", {}))
+    newest: dict[str, VmArchive] = {}
+    for archive in vm_archives(name, repository.archives()):
+        if archive.finished:
+            newest[archive.uuid] = archive
+    samples: list[Sample] = []
+    for archive in sorted(newest.values(), key=lambda each: (done.get(each.uuid, ""), each.vm))[: config.check.samples]:
+        logger.info("reading %s back", archive.archive)
+        try:
+            samples.append(read_sample(repository, archive.archive))
+        except (ArchiveIncomplete, RepositoryDamaged) as error:
+            _remember_damage(config, name, error, now)
+            raise
+        done[archive.uuid] = stamp(now)
+    remember(config.state, name, sampled={uuid: when for uuid, when in done.items() if uuid in newest})
+    return tuple(samples)
+
+
+def _remember_damage(config: Config, name: str, error: VmborgError, now: datetime) -> None:
+    remember(config.state, name, checked=stamp(now), check_good=False, check_said=error.brief)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How the last check of a repository ended."""
+
+    when: datetime | None  # None: never checked on this host
+    good: bool
+    said: str = ""
+
+
+def last_check(config: Config, name: str) -> Verdict:
+    """What is remembered of the last check. Raises JournalError."""
+    facts = facts_of(config.state, name)
+    when = moment(facts.get("checked"))
+    return Verdict(when, bool(when and facts.get("check_good")), str(facts.get("check_said", "")))

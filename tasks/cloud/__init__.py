@@ -1,0 +1,1 @@
+"""Copies of a repository on a remote of rclone's that are never worse than the one before."""

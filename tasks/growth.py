@@ -1,0 +1,70 @@
+"""Is the new data of a backup far above its own history? Ransomware, re-encryption or lost deduplication look so.
+
+Each backup's figure is kept below `state_dir`, one file a VM, so that the verdict needs nothing but this host.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any, cast
+
+from infra.config.upkeep import CheckConfig
+from infra.journal.facts import read_facts, write_facts
+from infra.model import StateDir
+from tasks.units import size
+from tasks.upkeep import stamp
+
+_KEPT = 60
+_ENOUGH = 3  # earlier backups without which nothing is called usual; the first one stores everything
+
+
+def judge(history: Sequence[int], stored: int, policy: CheckConfig) -> str:
+    """What is unexpected about `stored` bytes after this history, oldest first; "" for nothing. Pure."""
+    if len(history) < _ENOUGH or stored <= policy.growth_floor:
+        return ""
+    usual = int(median(history))
+    if stored <= policy.growth_factor * usual:
+        return ""
+    return f"{size(stored)} of new data, {size(usual)} are usual: encrypted, re-written, or deduplication was lost"
+
+
+def record(
+    state: StateDir, policy: CheckConfig, *, uuid: str, vm: str, archive: str, stored: int, when: datetime
+) -> str:
+    """Judge a backup by the earlier ones and remember it. What is unexpected, or "". Raises JournalError."""
+    path = _path(state, uuid)
+    past = _entries(read_facts(path))
+    verdict = judge([each["stored"] for each in past], stored, policy)
+    entry = {"archive": archive, "stored": stored, "time": stamp(when), "unexpected": verdict}
+    write_facts(path, {"vm": vm, "backups": [*past, entry][-_KEPT:]})
+    return verdict
+
+
+def unexpected(state: StateDir, uuid: str) -> str:
+    """What was unexpected about the last backup of this VM on this host; "" for nothing. Raises JournalError."""
+    past = _entries(read_facts(_path(state, uuid)))
+    return str(past[-1].get("unexpected", "")) if past else ""
+
+
+def all_unexpected(state: StateDir) -> dict[str, str]:
+    """The same of every VM, by its name; those with nothing unexpected are left out. Raises JournalError."""
+    found: dict[str, str] = {}
+    for path in sorted(_folder(state).glob("*.json")):
+        said = unexpected(state, path.stem)
+        if said:
+            found[str(read_facts(path).get("vm", path.stem))] = said
+    return found
+
+
+def _entries(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    found = facts.get("backups")
+    return cast("list[dict[str, Any]]", found) if isinstance(found, list) else []
+
+
+def _folder(state: StateDir) -> Path:
+    return state.upkeep / "growth"
+
+
+def _path(state: StateDir, uuid: str) -> Path:
+    return _folder(state) / f"{uuid}.json"

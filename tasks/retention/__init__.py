@@ -1,0 +1,1 @@
+"""Retention: which archives go, who may delete them, what is held, and what becomes of VMs that are gone."""

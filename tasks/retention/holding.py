@@ -1,0 +1,177 @@
+"""Hold an archive, release it, list holds; list and forget retired VMs. Plain functions: they need no Prefect."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from infra.borg.client import Repository
+from infra.borg.marks import set_mark
+from infra.borg.peek import peek_archives
+from infra.borg.upkeep import compact
+from infra.config.models import Config
+from infra.errors import ArchiveNotFound, UsageError
+from infra.errors_upkeep import ArchiveHeld, NotMaintainer, NotRetired
+from infra.retention.holds import HOLD, Mark, held_names, mark_facts, mark_name
+from infra.retention.retired import Stage
+from tasks.repositories import open_repository
+from tasks.retention.outlook import SourcePlan, View
+from tasks.retention.run import forbidden, look
+from tasks.retention.sources import Holding, read_holding
+
+logger = logging.getLogger("vmborg.hold")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One hold."""
+
+    repository: str
+    archive: str
+    since: datetime
+    until: datetime | None
+    host: str  # who set it
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A retired source in one repository."""
+
+    repository: str
+    name: str
+    uuid: str
+    owner: str
+    stage: Stage
+    since: datetime | None
+    archives: int
+
+
+def hold(config: Config, archive: str, *, until: datetime | None, now: datetime) -> list[Held]:
+    """Hold an archive in every repository that has it. Raises ArchiveNotFound, UsageError, BorgError's subtypes."""
+    if until is not None and until <= now:
+        raise UsageError(
+            "A hold cannot end in the past.", evidence=f"--until {until.isoformat()}", remedy="Name a later date."
+        )
+    made: list[Held] = []
+    for name, repository, holding in _repositories(config):
+        if archive not in holding.names:
+            continue
+        host = config.hypervisor.name
+        facts = mark_facts(HOLD, archive, host=host, until=until)
+        set_mark(repository, mark_name(HOLD, archive, now), facts)
+        made.append(Held(name, archive, now, until, host))
+    if not made:
+        raise _no_archive(archive)
+    return made
+
+
+def release(config: Config, archive: str) -> list[Held]:
+    """End every hold of an archive. Raises ArchiveNotFound when it is not held, and BorgError's subtypes."""
+    ended: list[Held] = []
+    for name, repository, holding in _repositories(config):
+        marks = [mark for mark in holding.marks if mark.kind == HOLD and mark.subject == archive]
+        repository.delete([mark.archive for mark in marks])
+        ended += [_held(name, mark) for mark in marks]
+    if not ended:
+        raise ArchiveNotFound(
+            f"{archive} is not held.", evidence="no repository has a hold of it", remedy="See `vmborg hold`."
+        )
+    return ended
+
+
+def holds(config: Config, now: datetime) -> list[Held]:
+    """Every hold that has not ended. Raises BorgError's subtypes."""
+    return [
+        _held(name, mark) for name, _, holding in _repositories(config) for mark in holding.marks if mark.holds(now)
+    ]
+
+
+def gone(config: Config, view: View) -> list[Gone]:
+    """Every source that is retired, thinned or to be forgotten. Raises BorgError's subtypes."""
+    found: list[Gone] = []
+    for name in config.repositories:
+        _, outlook = look(config, name, view, patient=False)
+        found += [_gone(name, source) for source in outlook.sources if source.stage is not Stage.ACTIVE]
+    return found
+
+
+def forget(config: Config, vm: str, view: View) -> list[str]:
+    """Delete every archive of a retired VM; the archives that are gone now.
+
+    Raises NotRetired (it is not gone, or there are two of this name), ArchiveHeld, NotMaintainer (this host must not
+    delete there), and BorgError's subtypes. Nothing is deleted then.
+    """
+    plans: list[tuple[str, Repository, SourcePlan, list[str]]] = []
+    for name in config.repositories:
+        repository, outlook = look(config, name, view, patient=True)
+        marks = read_holding(name, repository.archives()).marks
+        for source in outlook.sources:
+            if vm in (source.name, source.id):
+                _require_forgettable(config, name, source, held_names(marks, view.now))
+                spent = [mark.archive for mark in marks if mark.subject == source.id]
+                plans.append((name, repository, source, spent))
+    if len({source.id for _, _, source, _ in plans}) != 1:
+        raise _not_one(vm, sorted({source.id for _, _, source, _ in plans}))
+    deleted: list[str] = []
+    for _, repository, source, spent in plans:
+        names = [each.archive.name for each in source.decisions]
+        logger.info("forgetting %s: %s", source.name, ", ".join(names))
+        repository.delete([*names, *spent])
+        compact(repository)
+        deleted += names
+    return deleted
+
+
+def _require_forgettable(config: Config, repository: str, source: SourcePlan, held: set[str]) -> None:
+    if source.stage is Stage.ACTIVE:
+        raise NotRetired(
+            f"The VM {source.name!r} is not retired; its archives stay.",
+            evidence=f"repository {repository}: its owner {source.owner or '(unknown)'} has not called it gone",
+            remedy="Undefine the VM, and run `vmborg prune` on its owner first.",
+        )
+    pinned = [each.archive.name for each in source.decisions if each.archive.name in held]
+    if pinned:
+        raise ArchiveHeld(
+            f"Archives of {source.name!r} are held.",
+            evidence="\n".join(pinned),
+            remedy=f"Release each first: vmborg release {pinned[0]}",
+        )
+    why = forbidden(config, repository)
+    if why:
+        raise NotMaintainer(
+            f"This host must not delete in the repository {repository}.",
+            evidence=why,
+            remedy="Do it on the maintainer of this repository.",
+        )
+
+
+def _repositories(config: Config) -> Iterator[tuple[str, Repository, Holding]]:
+    for name in config.repositories:
+        repository = open_repository(config, name)
+        yield name, repository, read_holding(name, peek_archives(repository))
+
+
+def _held(repository: str, mark: Mark) -> Held:
+    return Held(repository, mark.subject, mark.time, mark.until, mark.host)
+
+
+def _gone(repository: str, source: SourcePlan) -> Gone:
+    return Gone(repository, source.name, source.id, source.owner, source.stage, source.since, len(source.decisions))
+
+
+def _no_archive(archive: str) -> ArchiveNotFound:
+    return ArchiveNotFound(
+        f"There is no archive {archive!r}.",
+        evidence="no repository of the configuration has one of this name",
+        remedy="See `vmborg list`.",
+    )
+
+
+def _not_one(vm: str, ids: list[str]) -> NotRetired:
+    if ids:
+        return NotRetired(
+            f"There are several VMs {vm!r}.", evidence="\n".join(ids), remedy="Name the UUID instead, in both places."
+        )
+    return NotRetired(
+        f"There is no retired VM {vm!r}.", evidence="no repository has archives of it", remedy="See `vmborg retire`."
+    )

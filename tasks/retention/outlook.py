@@ -1,0 +1,125 @@
+"""What retention would do to a repository: a plan for each of its sources, as of one moment. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from infra.config.models import Config, Retention
+from infra.retention.holds import RETIRED, Mark, held_names, mark_facts, mark_name, spent_marks
+from infra.retention.plan import Decision, forget_source, keep_source, plan_source, thin_source
+from infra.retention.retired import RetiredPolicy, Sight, Stage, is_back, may_retire, stage
+from infra.retention.rules import KeepRules
+from tasks.catalogue import VM
+from tasks.retention.sources import Holding, SourceArchives
+
+NO_POLICY = "no policy here"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What this host knows when it plans."""
+
+    sight: Sight
+    names: Mapping[str, str]  # the present name of each VM that libvirt knows, by UUID
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePlan:
+    """One source: where it stands, and the fate of each of its archives, newest first."""
+
+    kind: str
+    id: str
+    name: str
+    owner: str
+    stage: Stage
+    since: datetime | None  # gone since
+    decisions: tuple[Decision, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """One repository."""
+
+    repository: str
+    sources: tuple[SourcePlan, ...]
+    new_marks: tuple[tuple[str, dict[str, str]], ...] = ()  # name and comment: sources that are found gone now
+    undone_marks: tuple[str, ...] = ()  # retirements that are over: the source is back
+    spent_marks: tuple[str, ...] = ()  # holds that have ended
+
+    @property
+    def pruned(self) -> list[str]:
+        """The archives that go, each by its name."""
+        return [each.archive.name for source in self.sources for each in source.decisions if not each.kept]
+
+
+def plan_repository(config: Config, holding: Holding, view: View) -> Outlook:
+    """The plan of every source of a repository."""
+    held = held_names(holding.marks, view.now)
+    sources: list[SourcePlan] = []
+    new_marks: list[tuple[str, dict[str, str]]] = []
+    undone: list[str] = []
+    for source in holding.sources:
+        marks = holding.retired(source.id)
+        plan = _plan_source(config, source, marks, view=view, held=held)
+        if plan.stage is Stage.ACTIVE:
+            undone += [mark.archive for mark in marks]
+        elif not marks:
+            facts = mark_facts(RETIRED, source.id, host=view.sight.hypervisor)
+            new_marks.append((mark_name(RETIRED, source.id, view.now), facts | {"vm": source.name}))
+        sources.append(plan)
+    spent = spent_marks(holding.marks, holding.names, view.now)
+    return Outlook(holding.repository, tuple(sources), tuple(new_marks), tuple(undone), tuple(spent))
+
+
+def _plan_source(
+    config: Config, source: SourceArchives, marks: list[Mark], *, view: View, held: set[str]
+) -> SourcePlan:
+    where, since = _stage(config, source, marks, view)
+    archives, now = source.archives, view.now
+    policy = _policy(config, source, view)
+    if where is Stage.RETIRED:
+        decisions = keep_source(archives, "retired, in its grace")
+    elif where is Stage.THINNED:
+        decisions = thin_source(archives, config.retired.keep, now=now, held=held)
+    elif where is Stage.FORGOTTEN:
+        decisions = forget_source(archives, held=held)
+    elif policy is None:
+        decisions = keep_source(archives, NO_POLICY)
+    else:
+        decisions = plan_source(archives, keep_rules(policy), now=now, held=held)
+    name = view.names.get(source.id, source.name)
+    return SourcePlan(source.kind, source.id, name, source.owner, where, since, tuple(decisions))
+
+
+def _policy(config: Config, source: SourceArchives, view: View) -> Retention | None:
+    if source.kind != VM:
+        return None
+    return config.policy(view.names.get(source.id, source.name)).retention
+
+
+def _stage(config: Config, source: SourceArchives, marks: list[Mark], view: View) -> tuple[Stage, datetime | None]:
+    finished = [each.time for each in source.archives if each.finished]
+    if source.kind != VM or not finished or is_back(view.sight, source.id):
+        return Stage.ACTIVE, None
+    newest = max(finished)
+    # An archive newer than a mark undid it; the first mark after the newest archive tells since when it is gone.
+    valid = [mark.time for mark in marks if mark.time >= newest]
+    if valid:
+        return stage(valid[0], newest=newest, policy=retired_policy(config), now=view.now), valid[0]
+    if may_retire(view.sight, uuid=source.id, vm=source.name, owner=source.owner):
+        return Stage.RETIRED, view.now
+    return Stage.ACTIVE, None
+
+
+def keep_rules(policy: Retention) -> KeepRules:
+    """The rules of a policy."""
+    names = ("within", "last", "hourly", "daily", "weekly", "monthly", "yearly")
+    values: dict[str, Any] = {name: getattr(policy, name) for name in names}
+    return KeepRules(**values)
+
+
+def retired_policy(config: Config) -> RetiredPolicy:
+    """How retired sources are thinned."""
+    return RetiredPolicy(config.retired.grace, config.retired.keep, config.retired.forget_after)

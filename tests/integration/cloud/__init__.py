@@ -1,0 +1,1 @@
+"""Tests of copies in clouds, against real servers on loopback."""

@@ -1,0 +1,121 @@
+"""Our plan against borg's own: for every source, archive by archive, rule by rule."""
+
+import random
+import re
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from infra.borg.client import Repository
+from infra.borg.command import binary, environment
+from infra.borg.names import archive_glob
+from infra.process import run
+from infra.retention.plan import NEWEST_GOOD, plan_source
+from infra.retention.rules import KeepRules
+from tasks.retention.sources import SourceArchives, read_holding
+from tests.integration.many import Wanted, fill
+
+pytestmark = pytest.mark.integration
+
+NAMES = ["web", "web-2", "web.2", "web*", "we?", "web[1]", "web@home", "-web", "{now}", "web/2", "wëb 2", "%2A", "*"]
+LINE = re.compile(r"^(Keeping archive \(rule: (?P<rule>\S+ #\d+)\):|Would prune:) +(?P<name>\S+) ")
+COUNTS = {"last": "last", "hourly": "hourly", "daily": "daily", "weekly": "weekly", "monthly": "monthly"}
+
+
+def repository_in(folder: Path) -> Repository:
+    """A new repository without encryption."""
+    found = Repository(
+        name="main",
+        location=str(folder / "repository"),
+        passphrase=None,
+        encryption="none",
+        compression="none",
+        base_dir=folder / "state",
+        lock_wait=5,
+    )
+    found.init()
+    return found
+
+
+def borg_says(repository: Repository, glob: str, rules: KeepRules) -> dict[str, str]:
+    """What `borg prune --dry-run --list` would do: the rule that keeps each archive, or `pruned`."""
+    options = [f"--keep-{name}={getattr(rules, name)}" for name in (*COUNTS, "yearly") if getattr(rules, name)]
+    if rules.within is not None:
+        options.append(f"--keep-within={int(rules.within.total_seconds() // 3600)}H")
+    argv = [binary(), "prune", "--dry-run", "--list", "--glob-archives", glob, *options, repository.location]
+    said = run(argv, timeout=120, env=environment(repository.target)).stderr
+    found = [match for line in said.splitlines() if (match := LINE.match(line))]
+    return {match["name"]: (match["rule"] or "pruned").replace("secondly", "last") for match in found}
+
+
+def we_say(source: SourceArchives, rules: KeepRules, now: datetime) -> dict[str, str]:
+    """The same from our planner."""
+    return {each.archive.name: each.rule for each in plan_source(source.archives, rules, now=now)}
+
+
+def some_rules(chance: random.Random) -> KeepRules:
+    """Rules of which at least one keeps something, as a person or a machine may write them."""
+    counts = {name: chance.choice([0, 0, 1, 2, 5]) for name in (*COUNTS, "yearly")}
+    within = chance.choice([None, None, timedelta(hours=chance.randrange(1, 2000))])
+    if within is None and not any(counts.values()):
+        counts["daily"] = 3
+    return KeepRules(within=within, **counts)
+
+
+def some_times(chance: random.Random, now: datetime) -> set[datetime]:
+    """Instants of some months: regular, in bursts, several in a second, or few."""
+    start = now - timedelta(hours=chance.randrange(0, 900), minutes=30)
+    step = chance.choice([timedelta(seconds=1), timedelta(minutes=7), timedelta(hours=5), timedelta(days=1)])
+    count = chance.choice([1, 2, 9, 60])
+    return {start - step * index * chance.choice([1, 1, 3]) for index in range(count)}
+
+
+def test_the_plan_is_borgs(tmp_path: Path) -> None:
+    """For sources with any names, histories and rules the plan equals that of borg prune, rule by rule.
+
+    One difference is wanted: the newest good archive stays where `within` alone would have borg delete everything.
+    """
+    repository, chance, now = repository_in(tmp_path), random.Random(20261124), datetime.now(UTC).replace(microsecond=0)
+    wanted = [
+        Wanted(str(UUID(int=index << 96)), name, when)
+        for index, name in enumerate(NAMES * 2)
+        for when in some_times(chance, now)
+    ]
+    fill(repository, wanted)
+    holding = read_holding("main", repository.archives())
+    assert len(holding.sources) == 2 * len(NAMES)
+    for source in holding.sources:
+        rules = some_rules(chance)
+        expected = borg_says(repository, archive_glob(source.id, source.name), rules)
+        found = we_say(source, rules, now)
+        assert set(found) == set(expected) == {archive.name for archive in source.archives}
+        kept_for_safety = {name for name, rule in found.items() if rule == NEWEST_GOOD}
+        assert kept_for_safety <= {source.archives[-1].name}
+        assert {name: rule for name, rule in found.items() if name not in kept_for_safety} == {
+            name: rule for name, rule in expected.items() if name not in kept_for_safety
+        }
+
+
+def test_two_years_of_twenty_vms(tmp_path: Path) -> None:
+    """14,600 archives are read and planned in less than 30 s, and the plan of every source is borg's."""
+    repository, now = repository_in(tmp_path), datetime.now(UTC).replace(microsecond=0)
+    rules = KeepRules(daily=7, weekly=4, monthly=6)
+    uuids = {f"web-{number}": str(UUID(int=(number + 1) << 96)) for number in range(20)}
+    fill(
+        repository,
+        [
+            Wanted(uuid, name, now - timedelta(days=night, minutes=number))
+            for number, (name, uuid) in enumerate(uuids.items())
+            for night in range(730)
+        ],
+    )
+    begun = time.monotonic()
+    holding = read_holding("main", repository.archives())
+    plans = {source.name: we_say(source, rules, now) for source in holding.sources}
+    assert time.monotonic() - begun < 30
+    assert sum(map(len, plans.values())) == 14_600
+    for name, uuid in uuids.items():
+        assert plans[name] == borg_says(repository, archive_glob(uuid, name), rules)
