@@ -14,7 +14,7 @@ from deployments.cli.output import error_data, exit_code_of
 from deployments.cli.signals import heed_signals
 from deployments.cli.words import size
 from deployments.embedded import prefect_api, quiet_environment
-from infra.errors import UsageError, VmborgError
+from infra.errors import ProcessError, UsageError, VmborgError
 
 if TYPE_CHECKING:
     from tasks.report import BackupResult
@@ -86,6 +86,8 @@ def _all_names(context: Context) -> list[str]:
 
 
 def _back_up(context: Context, name: str) -> Outcome:
+    import httpx
+
     from flows.backup_vm import PARTIAL, backup_vm
     from tasks.progress import Progress, listening
 
@@ -96,7 +98,12 @@ def _back_up(context: Context, name: str) -> Outcome:
             bar.update(progress.done, total=progress.total, text=f"{name}: reading")
 
         with listening(show):
-            state: Any = backup_vm(name, path, return_state=True)
+            try:
+                state: Any = backup_vm(name, path, return_state=True)
+            except httpx.HTTPError as lost:
+                error = _prefect_lost(name, lost)
+                context.output.error_of(name, error)
+                return Outcome(name, "failed", error=error)
     data = state.result(raise_on_failure=False)
     if isinstance(data, VmborgError):
         context.output.error_of(name, data)
@@ -106,6 +113,15 @@ def _back_up(context: Context, name: str) -> Outcome:
         context.output.error_of(name, error)
         return Outcome(name, "failed", error=error)
     return Outcome(name, "partial" if state.name == PARTIAL else "complete", result=data)
+
+
+def _prefect_lost(name: str, error: Exception) -> ProcessError:
+    return ProcessError(
+        f"Prefect's server went away while {name!r} was backed up; the run is not recorded there.",
+        evidence=f"{type(error).__name__}: {error}",
+        remedy=f"The VM was put back without Prefect; `vmborg list {name}` tells whether its archive is good. Look at "
+        "the Prefect server.",
+    )
 
 
 def _print(context: Context, outcomes: Sequence[Outcome]) -> None:

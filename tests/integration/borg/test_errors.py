@@ -107,7 +107,7 @@ def test_garbage_is_no_repository(make: RepositoryFactory) -> None:
     repository = make()
     folder = Path(repository.location)
     folder.mkdir()
-    provoke(RepositoryInvalid, repository.probe)
+    assert "mounted" in provoke(RepositoryNotFound, repository.probe).remedy
     (folder / "config").write_bytes(b"\x00\xff garbage")
     provoke(RepositoryInvalid, repository.probe)
     (folder / "config").write_text("[repository]\nversion = 1\n")
