@@ -80,6 +80,7 @@ def test_the_socket_of_a_daemon_is_not_handed_over(place: RestoreHost) -> None:
     copy = place.hypervisor.by_uuid(done.uuid)
     assert DAEMON not in copy.inactive_xml()
     copy.undefine()
+    Path(done.disks["vda"]).unlink()
 
 
 def test_a_danger_goes_through_when_it_is_allowed(place: RestoreHost) -> None:

@@ -183,6 +183,8 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_lines_are_short_and_whole(path: Path) -> None:
     """No line is longer than 120 characters, and none breaks a piece of code, which would hide it from these tests."""
     text = path.read_text(encoding="utf-8")
+    if path.name == "faults.md":
+        text = text.split("<!-- faults begin -->")[0]  # the rest is written by a program
     assert [line for line in text.splitlines() if len(line) > 120] == []
     assert [line for line in FENCE.sub("", text).splitlines() if line.count("`") % 2] == []
 
