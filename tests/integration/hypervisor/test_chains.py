@@ -29,7 +29,7 @@ def _ready(domain: Domain) -> bool:
     return disk is not None and disk.mirror is not None and disk.mirror.ready
 
 
-def _pivoted(domain: Domain) -> bool:
+def _asked_to_pivot(domain: Domain) -> bool:
     try:
         domain.pivot("vda")
     except DomainBusy:
@@ -55,7 +55,8 @@ def test_a_commit_is_seen_from_begin_to_end(make: Maker, folder: Path) -> None:
     with pytest.raises(DomainBusy) as caught:
         domain.block_commit("vda", base=str(base))
     assert caught.value.code == codes.Code.BLOCK_COPY_ACTIVE
-    wait_for(lambda: _pivoted(domain), timeout=30, what="the pivot")
+    wait_for(lambda: _asked_to_pivot(domain), timeout=30, what="the pivot")
+    wait_for(lambda: domain.block_job("vda") is None, timeout=30, what="the end of the job")
     facts = inspect(domain, exclude_disks=())
     assert (facts.disks[0].source, facts.block_jobs) == (str(base), ())
     assert domain.inactive().disks[0].image.path == str(base)
