@@ -129,7 +129,11 @@ def _beside_each_other(work: Callable[[JournalEntry], Recovery], entries: Sequen
 
     def run(entry: JournalEntry) -> None:
         with turns:
-            results[entry.uuid] = work(entry)
+            try:
+                results[entry.uuid] = work(entry)
+            except Exception as error:
+                logger.exception("%s: the recovery ended unexpectedly", entry.name)
+                results[entry.uuid] = Recovery(entry.uuid, entry.name, error=f"{type(error).__name__}: {error}")
 
     threads = [
         threading.Thread(target=copy_context().run, args=(run, entry), name=f"recover {entry.name}", daemon=True)

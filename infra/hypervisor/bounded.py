@@ -14,6 +14,9 @@ from infra.errors import DomainBusy
 CALL_S = 60.0
 """Seconds that a call may take. libvirt gives up after 30 when another call holds the domain (qemu_domainjob.c)."""
 
+START_S = 900.0
+"""Seconds that a start may take: a large guest's memory is made ready first."""
+
 T = TypeVar("T")
 
 

@@ -21,7 +21,7 @@ import libvirt_qemu
 from infra.errors import DomainBusy, DomainNotFound, HypervisorError, HypervisorUnreachable
 from infra.hypervisor import codes
 from infra.hypervisor.answers import BlockJob, FileSystem
-from infra.hypervisor.bounded import bounded
+from infra.hypervisor.bounded import CALL_S, START_S, bounded
 from infra.hypervisor.domain import Domain
 
 __all__ = ["BlockJob", "Domain", "FileSystem", "Hypervisor", "Link", "Versions"]
@@ -91,14 +91,14 @@ class Link:
                 else:
                     return
 
-    def act(self, what: str, operation: Callable[[libvirt.virConnect], T]) -> T:
+    def act(self, what: str, operation: Callable[[libvirt.virConnect], T], *, seconds: float = CALL_S) -> T:
         """Call once. `what` names the attempt, as in "Freezing the file systems of 'web'".
 
-        Raises DomainBusy when libvirt does not answer in time.
+        Raises DomainBusy when libvirt does not answer within `seconds`.
         """
         connection = self._connection()
         try:
-            return bounded(what, lambda: operation(connection))
+            return bounded(what, lambda: operation(connection), seconds=seconds)
         except libvirt.libvirtError as error:
             raise _typed(error, what=what) from error
 
@@ -115,15 +115,15 @@ class Link:
         """Look the domain up and read from it."""
         return self.read(what, lambda connection: operation(connection.lookupByUUIDString(uuid)))
 
-    def act_domain(self, uuid: str, *, what: str, operation: Callable[[RawDomain], T]) -> T:
+    def act_domain(self, uuid: str, *, what: str, operation: Callable[[RawDomain], T], seconds: float = CALL_S) -> T:
         """Look it up, which finds a broken connection before anything is sent, then act on it once."""
         raw = self.read(what, lambda connection: connection.lookupByUUIDString(uuid))
-        return self.act(what, lambda _: operation(raw))
+        return self.act(what, lambda _: operation(raw), seconds=seconds)
 
-    def act_host(self, what: str, operation: Callable[[libvirt.virConnect], T]) -> T:
+    def act_host(self, what: str, operation: Callable[[libvirt.virConnect], T], *, seconds: float = CALL_S) -> T:
         """Make sure of the connection with a question, then act once."""
         self.read(what, lambda connection: connection.getLibVersion())
-        return self.act(what, operation)
+        return self.act(what, operation, seconds=seconds)
 
     def agent_command(self, raw: RawDomain, *, request: str, timeout: int) -> str:
         """The guest agent's answer to a JSON request, `timeout` in seconds. Only inside an operation."""
@@ -272,7 +272,9 @@ class Hypervisor:
     def create_transient(self, xml: str, *, paused: bool = False) -> Domain:
         """Start a domain that is gone once it is shut off."""
         flags = codes.START_PAUSED if paused else 0
-        return self._link.act_host("Starting a domain", lambda raw: self._domain(raw.createXML(xml, flags)))
+        return self._link.act_host(
+            "Starting a domain", lambda raw: self._domain(raw.createXML(xml, flags)), seconds=START_S
+        )
 
 
 def _as_uuid(text: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from infra.errors import DomainStateChanged, HypervisorError, HypervisorUnreachable
 from infra.hypervisor import codes, domain_xml
 from infra.hypervisor.answers import BlockJob, FileSystem
+from infra.hypervisor.bounded import CALL_S, START_S
 from infra.hypervisor.parsed import ParsedDomain
 from infra.model import DomainState
 
@@ -56,8 +57,8 @@ class Domain:
     def _read(self, what: str, operation: "Callable[[RawDomain], T]") -> T:
         return self._link.read_domain(self.uuid, what=f"{what} {self._name!r}", operation=operation)
 
-    def _act(self, what: str, operation: "Callable[[RawDomain], T]") -> T:
-        return self._link.act_domain(self.uuid, what=f"{what} {self._name!r}", operation=operation)
+    def _act(self, what: str, operation: "Callable[[RawDomain], T]", *, seconds: float = CALL_S) -> T:
+        return self._link.act_domain(self.uuid, what=f"{what} {self._name!r}", operation=operation, seconds=seconds)
 
     # ------------------------------------------------------------------------------------------------ reading
 
@@ -253,7 +254,8 @@ class Domain:
 
     def start(self, *, paused: bool = False) -> None:
         """Start it, its CPUs stopped if `paused`."""
-        self._act("Starting", lambda raw: raw.createWithFlags(codes.START_PAUSED if paused else 0))
+        flags = codes.START_PAUSED if paused else 0
+        self._act("Starting", lambda raw: raw.createWithFlags(flags), seconds=START_S)
 
     def shutdown(self) -> None:
         """Ask the guest to shut down; it may take its time, or not listen."""

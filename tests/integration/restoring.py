@@ -79,8 +79,9 @@ class RestoreHost:
 
     def files(self) -> dict[str, tuple[int, int]]:
         """Every file and directory below the root outside borg's and vmborg's own, with inode and time of change."""
-        paths = [path for path in self.root.rglob("*") if not path.is_relative_to(self.root / "repository")]
-        kept = [path for path in paths if not path.is_relative_to(self.root / "state")]
+        # Not even looked into: borg's locks there come and go.
+        tops = [path for path in self.root.iterdir() if path.name not in {"repository", "state"}]
+        kept = [*tops, *(path for top in tops for path in top.rglob("*"))]
         return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept if path.is_file()} | {
             str(path): (path.stat().st_ino, 0) for path in kept if path.is_dir()
         }

@@ -117,6 +117,7 @@ def test_list_tells_what_there_is(host: Host, web: Domain) -> None:
         "size": 16 * 1024**2,
         "uncovered": ["vdb"],
         "hypervisor": "kvm1",
+        "dumps": [],
     }
     for selection in (web.name, web.uuid, web.uuid[:8]):
         assert host.run("list", selection, "--json").document["archives"] == found
