@@ -107,7 +107,12 @@ def _under_way(host: RestoreHost, *arguments: str) -> Iterator[Child]:
     """`vmborg restore` while borg writes into the staging directory."""
 
     def writing() -> bool:
-        return any(path.stat().st_blocks > 0 for path in host.root.glob("**/.vmborg-restore-*/**/*.img"))
+        places = [path for path in host.root.iterdir() if path.name not in {"repository", "state"}]
+        try:
+            found = [path for place in places for path in place.glob("**/.vmborg-restore-*/**/*.img")]
+            return any(path.stat().st_blocks > 0 for path in found)
+        except FileNotFoundError:  # moved while it was looked at
+            return False
 
     with spawn([str(VMBORG), "--config", str(host.config_path), "restore", *arguments]) as child:
         wait_for(lambda: writing() or child.poll() is not None, timeout=60, what="extraction", interval=0.01)
