@@ -19,8 +19,8 @@ from tasks.job import load_config
 from tasks.logs import forward_to_run
 from tasks.policy import artifact_key, step
 from tasks.progress import ProgressReporter
-from tasks.report import human_bytes
 from tasks.repositories import repository_names
+from tasks.units import size
 
 _STEPS = 10_000  # borg tells its progress in steps of its own; the bar has these
 
@@ -80,7 +80,7 @@ def _try(config: Config, name: str, *, verify_data: bool) -> Checked:
 
 
 def _row(checked: Checked) -> dict[str, Any]:
-    read = ", ".join(f"{each.archive} ({human_bytes(each.size)})" for each in checked.samples)
+    read = ", ".join(f"{each.archive} ({size(each.size)})" for each in checked.samples)
     return {
         "repository": checked.repository,
         "what": checked.kind,

@@ -17,7 +17,7 @@ from tasks.job import load_config
 from tasks.logs import forward_to_run
 from tasks.policy import artifact_key, step
 from tasks.progress import ProgressReporter
-from tasks.report import human_bytes
+from tasks.units import size
 
 Outcome = Copied | VmborgError
 
@@ -42,7 +42,7 @@ def copy_one(config: Config, name: str, *, dry_run: bool, start_over: bool, allo
 
 def _words(phase: str, transfer: Transfer) -> str:
     eta = f", {transfer.eta:.0f} s left" if transfer.eta is not None else ""
-    return f"{phase}, {human_bytes(int(transfer.speed))}/s{eta}"
+    return f"{phase}, {size(transfer.speed)}/s{eta}"
 
 
 @flow(name="cloud-sync", persist_result=False)
@@ -84,7 +84,7 @@ def _row(name: str, outcome: Outcome) -> dict[str, Any]:
     return {
         "copy": name,
         "result": "whole" if outcome.proof else "dry run",
-        "what": f"{outcome.files} files, {human_bytes(outcome.size)} copied; {outcome.deleted} to the history",
+        "what": f"{outcome.files} files, {size(outcome.size)} copied; {outcome.deleted} to the history",
         "proof": outcome.proof,
-        "size": human_bytes(outcome.total_size),
+        "size": size(outcome.total_size),
     }

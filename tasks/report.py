@@ -13,12 +13,11 @@ from tasks.domains import FrozenPoint
 from tasks.growth import record
 from tasks.job import BackupJob
 from tasks.policy import step
+from tasks.units import size
 
 logger = logging.getLogger("vmborg.backup")
 
 ARCHIVE_CREATED = "vmborg.archive.created"
-
-_KIBI = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +110,9 @@ def _growth(job: BackupJob, figures: ArchiveFigures) -> str:
 def _row(disk: dict[str, Any], result: BackupResult) -> dict[str, Any]:
     return {
         "disk": disk["target"],
-        "size": human_bytes(disk["size"]),
-        "read": human_bytes(disk["read"]),
-        "stored": human_bytes(disk["stored"]),
+        "size": size(disk["size"]),
+        "read": size(disk["read"]),
+        "stored": size(disk["stored"]),
         "frozen ms": result.frozen_ms,
         "consistency": result.consistency,
     }
@@ -130,13 +129,3 @@ def _describe(result: BackupResult) -> str:
     lines += [f"**Unexpected growth:** {result.unexpected}"] if result.unexpected else []
     lines += [f"Recovered first: {action}" for action in result.recovered]
     return "\n\n".join(lines)
-
-
-def human_bytes(count: int) -> str:
-    """`count` bytes in the largest binary unit that keeps one digit before the point."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < _KIBI:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= _KIBI
-    return f"{value:.1f} TiB"
