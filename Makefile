@@ -29,7 +29,7 @@ test: unit  ## All tests: unit, then those with real daemons and guests
 	$(BIN)/pytest -v --durations=10 -n 2 --dist loadfile tests/integration tests/e2e
 
 unit: setup  ## The tests that need no daemon (seconds)
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest -n 2 tests/unit
 
 faults: setup  ## Inject every fault of docs/faults.md for real and print the table
 	$(BIN)/pytest -n 2 --dist loadfile -q tests/faults

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +28,8 @@ _shared_daemons = pytest.StashKey[Daemons]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """With several workers (-n), whoever gives them their tests starts the daemons: no worker may stop them early."""
-    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+    deals_out = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if deals_out and not all("unit" in Path(argument).parts for argument in config.args):
         config.stash[_shared_daemons] = ensure_daemons()
 
 

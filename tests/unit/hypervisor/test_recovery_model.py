@@ -283,5 +283,5 @@ class Life(RuleBasedStateMachine):
         assert again == world
 
 
-Life.TestCase.settings = settings(max_examples=400, stateful_step_count=14, deadline=None)
+Life.TestCase.settings = settings(max_examples=250, stateful_step_count=14, deadline=None)
 TestLife = Life.TestCase
