@@ -132,6 +132,9 @@ class VmPolicy(Section):
     """How a VM is backed up."""
 
     repository: str = Field(default="main", description="The repository, by its name above.", examples=["main"])
+    replicas: tuple[Text, ...] = Field(
+        default=(), description="Further repositories that every archive is written to, each by itself."
+    )
     quiesce: Quiesce = Field(
         default=Quiesce.TRY,
         description="require: fail unless the guest agent froze the file systems; try: else go on with what "
@@ -172,6 +175,11 @@ class VmPolicy(Section):
     min_free_start: Size = Field(
         default=ByteSize(2 * 1024**3), description="Free space there without which no backup is begun."
     )
+
+    @property
+    def repositories(self) -> tuple[str, ...]:
+        """Every repository that an archive goes to: its own, then the replicas."""
+        return (self.repository, *self.replicas)
 
     def written(self) -> dict[str, Any]:
         """Only the keys that stand in the file, as JSON-like data."""

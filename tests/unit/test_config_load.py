@@ -123,6 +123,8 @@ vms:
         (TWICE, "line 1: repositories.b.location: the same as that of 'a'"),
         (GOOD + "vms: {defaults: {retention: {daily: -1}}}", "greater than or equal to 0"),
         (GOOD + "vms: {defaults: {retention: {last: 0}}}", "vms.defaults.retention: keeps no archive"),
+        (GOOD + "vms: {defaults: {replicas: [cellar]}}", "vms.defaults.replicas.0: there is no repository 'cellar'"),
+        (GOOD + "vms: {overrides: {db: {replicas: [main]}}}", "vms.overrides.db.replicas: names a repository twice"),
         (GOOD + "vms: {defaults: {min_free: 5GiB}}", "vms.defaults.min_free_start: must not be smaller"),
         (GOOD + "vms: {exclude: ['d*'], overrides: {db: {quiesce: try}}}", "vms.overrides.db: never used"),
         (GOOD + "vms: {overrides: {db: {objective: 0}}}", "vms.overrides.db.objective: must be greater"),
