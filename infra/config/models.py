@@ -39,6 +39,7 @@ from infra.config.upkeep import CheckConfig, RetiredConfig
 from infra.model import Quiesce, StateDir
 
 _UNENCRYPTED = "none"
+_SSH = "ssh"
 
 
 def missing_passphrase(encryption: str) -> str:
@@ -104,6 +105,11 @@ class RepositoryConfig(Section):
         description="The only hypervisor (`hypervisor.name`) that prunes it; this one if left out.",
         examples=["kvm1"],
     )
+    maintainer_key: AbsolutePath | None = Field(
+        default=None,
+        description="A private key for SSH: only a host that has this file prunes the repository, and does it with "
+        "this key. append_only speaks of the other keys then.",
+    )
     remote_path: Text | None = Field(
         default=None,
         description="borg's path on the server, if not on its PATH.",
@@ -125,6 +131,14 @@ class RepositoryConfig(Section):
         problem = missing_passphrase(self.encryption) if self.passphrase is None else ""
         if problem:
             raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _key_for_ssh(self) -> "RepositoryConfig":
+        if self.maintainer_key is not None and not self.location.startswith("ssh://"):
+            raise ValueError("maintainer_key is for a repository that SSH leads to")
+        if self.maintainer_key is not None and Path((self.rsh or _SSH).split()[0]).name != _SSH:
+            raise ValueError("maintainer_key needs an rsh that begins with ssh: the key becomes an option of it")
         return self
 
 
