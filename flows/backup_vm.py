@@ -9,11 +9,12 @@ from prefect.flows import Flow
 from prefect.states import Completed, Failed
 
 from flows.pull_dumps_host import pull_dumps_host
-from infra.errors import BorgError, DomainStateChanged, VmborgError
+from infra.errors import BorgError, DomainStateChanged, RepositoryUnreachable, VmborgError
 from infra.model import DomainFacts
 from tasks.archives import create_archive, drop_unfinished, verify_archive
 from tasks.destinations import Destination, Destinations, require_one
 from tasks.domains import (
+    PREFLIGHT_TIMEOUT_S,
     FrozenPoint,
     freeze_and_snapshot,
     inspect_domain,
@@ -122,7 +123,17 @@ def _prepare(job: BackupJob, facts: DomainFacts, destination: Destination) -> De
         _for(destination, job, preflight)(job, facts, destination.repository)
     except BorgError as error:
         return destination.failed(error)
+    except TimeoutError as error:  # Prefect's, of the step
+        return destination.failed(_silent(destination.name, error))
     return destination
+
+
+def _silent(name: str, error: TimeoutError) -> RepositoryUnreachable:
+    return RepositoryUnreachable(
+        f"The repository {name!r} did not answer in time.",
+        evidence=f"the step preflight took more than {PREFLIGHT_TIMEOUT_S:.0f} s ({error})",
+        remedy="Look whether its storage, or the server that it is on, answers.",
+    )
 
 
 def _verify(job: BackupJob, point: FrozenPoint, destination: Destination) -> Destination:
