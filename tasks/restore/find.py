@@ -47,7 +47,8 @@ def find_archive(
     try:
         return look(first)
     except ArchiveNotFound as error:
-        others = [] if request.repository else [each for each in config.repositories if each != first]
+        known = dict.fromkeys((*policy.replicas, *config.repositories))
+        others = [] if request.repository else [each for each in known if each != first]
         found, unread = _look_everywhere(others, look)
         if not found:
             error.evidence = "\n".join([error.evidence, *unread])

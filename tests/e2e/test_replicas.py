@@ -142,6 +142,18 @@ def test_a_restore_names_the_replica(host: Sources, guest: Guest) -> None:
     assert f"--repository {REPLICA}" in call.voices()[2]
 
 
+def test_a_restore_finds_what_only_replicas_have(host: Sources, guest: Guest, tmp_path: Path) -> None:
+    """Where the VM's own repository answers and has no archive of it, the first replica is taken without a question."""
+    newest = archives(host)[REPLICA][-1]
+    with policy(host, repository="new", replicas=[REPLICA, "main"]):
+        document = json.loads(host.site.config.read_text(encoding="utf-8"))
+        document["repositories"]["new"] = document["repositories"]["main"] | {"location": str(tmp_path / "new")}
+        host.site.config.write_text(json.dumps(document), encoding="utf-8")
+        host.site.ok("init")
+        restored = host.site.ok("restore", guest.name, "--files-only", "--to", tmp_path / "restored")
+    assert (restored["repository"], restored["archive"]) == (REPLICA, newest)
+
+
 def test_without_any_the_backup_fails_before_the_guest_is_touched(host: Sources, guest: Guest) -> None:
     """With both gone the run is Failed with the error of the first, and took no snapshot."""
     with missing(places(host)["main"]), missing(places(host)[REPLICA]):
