@@ -63,7 +63,8 @@ def _told(findings: Iterator[Finding]) -> Iterator[Finding]:
 
 def _repositories(config: Config, chosen: list[Domain] | None) -> Iterator[Finding]:
     """All of them, or those that the chosen VMs use."""
-    names = config.repositories if chosen is None else {config.policy(domain.name).repository for domain in chosen}
+    used = (name for domain in chosen or () for name in config.policy(domain.name).repositories)
+    names = config.repositories if chosen is None else dict.fromkeys(used)
     for name in names:
         yield from repository_findings(config, name)
 

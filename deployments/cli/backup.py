@@ -39,7 +39,8 @@ class Outcome:
 def command(context: Context, *, vms: tuple[str, ...], everything: bool) -> int:
     """Back up VMs now, live; each becomes one complete archive.
 
-    Exit code 1 if a VM failed, 3 if one is partial (a writable disk is neither covered nor excluded).
+    Exit code 1 if a VM failed, 3 if one is partial (a writable disk is neither covered nor excluded, or one of its
+    repositories has no archive).
     """
     if bool(vms) == everything:
         raise UsageError("Say which VMs: either their names or --all.", remedy="See `vmborg backup --help`.")
@@ -149,6 +150,12 @@ def _print(context: Context, outcomes: Sequence[Outcome]) -> None:
     for result in done:
         for disk in result.uncovered:
             context.output.note(f"{result.vm}: not covered: {disk}")
+        for each in result.repositories:
+            if each.error is not None:
+                context.output.note(
+                    f"{result.vm}: not in the repository {each.repository}: {each.error['brief']}\n"
+                    f"What to do: {each.error['remedy']}"
+                )
         if result.unexpected:
             context.output.note(f"{result.vm}: unexpected growth: {result.unexpected}")
         for problem in result.dump_problems:

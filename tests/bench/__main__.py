@@ -1,4 +1,4 @@
-"""Run the bench: python -m tests.bench [--write FILE | dumps]. Exit code 1 when a bound is missed.
+"""Run the bench: python -m tests.bench [--write FILE | dumps | retention]. Exit code 1 when a bound is missed.
 
 The article's way is run with its own commands on the same disk of the same guest, in the same run, in turn with ours.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.bench import dumps
+from tests.bench import dumps, retention
 from tests.bench.figures import Figure, absolute, ratio, speed, table
 from tests.bench.world import BIN, MIB, NAME, URI, Timed, World, build, drop_caches, usual_read_ahead
 from tests.e2e.prefect_server import running_server
@@ -27,11 +27,12 @@ ROUNDS = 3
 
 def main(arguments: list[str]) -> int:
     """Measure, print, write; return the exit code."""
-    if arguments == ["dumps"]:
-        return dumps.main()
+    parts = {"dumps": dumps.main, "retention": retention.main}
+    if len(arguments) == 1 and arguments[0] in parts:
+        return parts[arguments[0]]()
     target = Path(arguments[1]) if arguments[:1] == ["--write"] and len(arguments) == 2 else None
     if arguments and target is None:
-        print("usage: python -m tests.bench [--write FILE | dumps]")
+        print("usage: python -m tests.bench [--write FILE | dumps | retention]")
         return 2
     daemons = ensure_daemons()
     try:
