@@ -101,18 +101,34 @@ def _archive_once(job: BackupJob) -> tuple[FrozenPoint, Destinations]:
     facts = inspect_domain(job)
     ready = tuple(_prepare(job, facts, each) for each in job.destinations)
     require_one(ready)
-    left: Destinations = ()  # where borg may have kept what is no archive
+    begun: Destinations = ()  # where borg may have kept what is no archive yet
+    failed: Destinations = ()
     try:
         point = freeze_and_snapshot(job, facts)
-        left = tuple(each for each in ready if each.error is None)
+        begun = failed = tuple(each for each in ready if each.error is None)
         made = create_archive(job, point, ready)
-        left = tuple(each for before, each in zip(ready, made, strict=True) if each.error and not before.error)
+        failed = tuple(each for before, each in zip(ready, made, strict=True) if each.error and not before.error)
     finally:
-        put_back_whatever_happens(job)
-        drop_unfinished(job, left)  # not before the guest is back: a repository may hang
+        _end_window(job, begun, failed)
     verified = tuple(_verify(job, point, each) for each in made)
     require_one(verified)
     return point, verified
+
+
+def _end_window(job: BackupJob, begun: Destinations, failed: Destinations) -> None:
+    """Put the guest back; then, not before, for a repository may hang, delete what borg kept and is no archive.
+
+    That is also what nobody will verify: a signal ends the run once the guest is back. Where the guest could not be put
+    back, whoever recovers the open journal does it.
+    """
+    try:
+        put_back_whatever_happens(job)
+    except VmborgError:
+        raise
+    except BaseException:
+        drop_unfinished(job, begun)
+        raise
+    drop_unfinished(job, failed)
 
 
 def _prepare(job: BackupJob, facts: DomainFacts, destination: Destination) -> Destination:
