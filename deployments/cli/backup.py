@@ -95,7 +95,8 @@ def _back_up(context: Context, name: str) -> Outcome:
     with context.output.progress(f"{name}: preparing") as bar:
 
         def show(progress: Progress) -> None:
-            bar.update(progress.done, total=progress.total, text=f"{name}: reading")
+            what = "reading" if progress.source == name else f"dumping {progress.source}"
+            bar.update(progress.done, total=progress.total or None, text=f"{name}: {what}")
 
         with listening(show):
             try:

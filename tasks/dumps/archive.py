@@ -14,6 +14,7 @@ from infra.dumps.tree import CONTENT
 from infra.errors import ArchiveIncomplete, ArchiveNotFound, VmborgError
 from tasks.dumps.job import DumpJob
 from tasks.policy import step
+from tasks.progress import Progress, tell
 
 logger = logging.getLogger("vmborg.dumps")
 
@@ -68,6 +69,7 @@ def archive_tree(job: DumpJob, manifest: DumpManifest) -> CreateResult:
     Raises ArchiveIncomplete (nothing is left in the repository then), and borg's typed errors.
     """
     _drop_unfinished(job)
+    tell(Progress(job.name, 0, 0, "storing the dumps"))
     path = f"{job.tree.latest}/./{CONTENT}"
     try:
         created = create_files(

@@ -23,6 +23,7 @@ class PostgreSQL(Source):
     """
 
     login_variable: ClassVar[str] = "PGPASSWORD"
+    prover: ClassVar[str] = "pg_restore"
 
     kind: Literal["postgresql"]
     databases: tuple[Line, ...] = Field(default=(), description="Only these; every database if empty.")
@@ -69,7 +70,7 @@ class PostgreSQL(Source):
 
     def proof_command(self, unit: Unit, path: Path) -> tuple[str, ...]:
         """pg_restore, which reads the whole file and writes nothing."""
-        return () if unit.role is Role.GLOBALS else ("pg_restore", "--file=/dev/null", str(path))
+        return () if unit.role is Role.GLOBALS else (self.prover, "--file=/dev/null", str(path))
 
     def restoring(self, unit: Unit) -> str:
         """All or nothing: one transaction, into a database that is made if it is missing."""

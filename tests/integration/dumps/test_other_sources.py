@@ -78,9 +78,18 @@ def test_redis_comes_back_from_its_rdb_file(place: Place, folder: Path, tmp_path
     with redis(folder / "redis2", password, rdb=place.latest / "redis.rdb") as copy:
         assert copy.cli("DBSIZE").stdout == keys
         assert copy.cli("GET", "ünï").stdout == "code\n"
-    refused = place.run("dumps", "restore", "db", "redis", "--into", "--yes")
-    assert refused.code == 2
-    assert "--to FILE" in refused.stderr
+
+
+def test_what_has_no_safe_way_back_is_refused(place: Place, tree: Path) -> None:
+    """Redis, files and a command without `restore` are not restored into a host: exit 2, and how it is done instead."""
+    place.configure(
+        [{"kind": "redis"}, {"kind": "files", "paths": [str(tree)]}, {"kind": "command", "command": "echo x"}]
+    )
+    for source, remedy in (("redis", "dump.rdb"), ("files", "rsync"), ("command", "`restore`")):
+        call = place.run("--json", "dumps", "restore", "db", source, "--into", "--yes")
+        assert (call.code, call.document["error"]["type"]) == (2, "UsageError")
+        assert "--to F" in call.document["error"]["remedy"]
+        assert remedy in call.document["error"]["remedy"]
 
 
 def test_a_command_goes_both_ways(place: Place, tmp_path: Path) -> None:
