@@ -165,6 +165,22 @@ def test_files_come_back_and_missing_ones_are_told(place: Place, tree: Path, tmp
     assert len(source.dumps) == 4
 
 
+def test_a_change_in_several_places_costs_little(place: Place, tmp_path: Path) -> None:
+    """Of a dump of 16 MB in which eight places changed and one grew, less than a quarter is stored again."""
+    dump = tmp_path / "dump"
+    dump.write_bytes(os.urandom(16_000_000))
+    place.configure([{"kind": "command", "command": f"cat '{dump}'"}])
+    first = store(place)
+    content = bytearray(dump.read_bytes())
+    for start in range(1_000_000, 16_000_000, 2_000_000):
+        content[start : start + 8] = b"changed!"
+    content[5_000_000:5_000_000] = b"a row more"
+    dump.write_bytes(content)
+    before = place.repository.info().stored
+    wait_for(lambda: store(place) != first, timeout=20, what="an archive of another second")
+    assert place.repository.info().stored - before < 4_000_000
+
+
 def test_what_was_stored_is_what_was_dumped(place: Place, tree: Path) -> None:
     """borg stores the tree under `dumps/`, and a second archive of unchanged files stores next to nothing."""
     place.configure([{"kind": "files", "name": "conf", "paths": [str(tree)]}])
