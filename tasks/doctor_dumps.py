@@ -85,7 +85,7 @@ def _paths(source: Files, settings: DumpHost, connection: Connection) -> str:
                     evidence=error.strerror or str(error),
                     remedy="Correct `paths`, or let the login on the dump host read it.",
                 ) from error
-    return f"SFTP answers; {len(source.paths)} paths are there"
+    return f"SFTP answers, and has {', '.join(source.paths)}"
 
 
 def _programs(asking: Asking, subject: str) -> Generator[Finding, None, str]:

@@ -1,12 +1,13 @@
 """What a source is asked before it is dumped, over one connection: its programs' version, the list of its databases."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from infra.dumps.guest import REFUSED
 from infra.dumps.script import first_lines, remote_command
 from infra.dumps.source import Source
 from infra.errors import DumpFailed
 from infra.ssh.connection import Connection, Ended
+from tasks.health import vm_argument
 
 _SHORT_S = 120.0  # for a version or a list
 _LISTING_BYTES = 16 * 1024 * 1024
@@ -20,7 +21,7 @@ class Asking:
     host: str
     source: Source
     connection: Connection
-    password: str | None
+    password: str | None = field(repr=False)
 
     def command(self, script: str, *, named: bool = False) -> str:
         """A script of the source as the command to send."""
@@ -64,6 +65,13 @@ class Asking:
         """Raise DumpFailed unless the command ended with 0."""
         if ended.exit_code == 0:
             return
+        if REFUSED in ended.errors:
+            raise DumpFailed(
+                f"{what}: its key may not.",
+                evidence=f"on {self.host} the key's forced command refuses: {script}",
+                remedy=f"The sources have changed; make it anew: vmborg dumps guest-setup {vm_argument(self.host)}",
+                status=ended.exit_code,
+            )
         how = "was killed" if ended.exit_code < 0 else f"exited with {ended.exit_code}"
         raise DumpFailed(
             f"{what}.",
@@ -73,8 +81,8 @@ class Asking:
         )
 
     def _remedy(self, ended: Ended) -> str:
-        if REFUSED in ended.errors:
-            return "Make its forced command anew with `vmborg dumps guest-setup HOST`: the sources have changed."
         if ended.exit_code == _NOT_FOUND:
             return "Install the program on the dump host."
-        return "See what it says and what the database logged; the last good dump is kept."
+        return (
+            "See what it says and what the database logged; docs/dumps.md has the grants. The last good dump is kept."
+        )

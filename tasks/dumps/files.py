@@ -10,7 +10,7 @@ from pathlib import Path
 from infra.dumps.kinds import Files
 from infra.dumps.manifest import Dump, DumpedSource, Failure, carried
 from infra.dumps.source import Role
-from infra.dumps.tree import storing
+from infra.dumps.tree import create, storing
 from infra.errors import DumpFailed
 from infra.ssh.connection import Connection, SftpAttributes, SftpClient
 from tasks.dumps.counting import Counting
@@ -150,7 +150,7 @@ class _Fetching:
             if found.st_size:
                 source.prefetch(found.st_size, _IN_FLIGHT)
             with storing(path.parent):
-                target = path.open("xb", buffering=0)
+                target = create(path)
             with target:
                 while block := source.read(_BLOCK):
                     with storing(path.parent):

@@ -145,11 +145,14 @@ def _usable(address: str) -> bool:
 
 
 def public_key(key: Path, passphrase: SecretRef | None) -> str:
-    """The public half of a key, from the file beside it or by ssh-keygen. Raises CommandFailed, CommandNotFound.
+    """The public half of a key, from the file beside it or by ssh-keygen.
+
+    Raises LoginRefused (there is no such key, everybody can read it), CommandFailed, CommandNotFound.
 
     A key with a passphrase needs its `.pub` beside it: ssh-keygen would ask for the passphrase on a terminal.
     """
     beside = key.with_name(f"{key.name}.pub")
+    _require_private(str(key), key)
     if beside.is_file():
         return beside.read_text("utf-8").strip()
     if passphrase is not None:

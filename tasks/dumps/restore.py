@@ -15,6 +15,7 @@ from pathlib import Path
 
 from infra.borg.client import Repository
 from infra.config.models import Config
+from infra.dumps.guest import REFUSED
 from infra.dumps.manifest import FILE, Dump, DumpManifest, parse
 from infra.dumps.script import first_lines, remote_command
 from infra.dumps.source import Role, Source
@@ -199,11 +200,18 @@ def restore_into(config: Config, opened: Opened, dump: Dump, *, host: str, sourc
         ended = connection.send(
             command, _blocks(first, path), stall_s=settings.stall_timeout, deadline_s=settings.deadline
         )
+    if REFUSED in ended.errors:
+        raise DumpFailed(
+            f"Nothing was restored: the key of {host!r} may only dump.",
+            evidence=f"its forced command let the restore of {dump.title!r} not through",
+            remedy="Name a login that may restore with --user, and its key with --key.",
+            status=ended.exit_code,
+        )
     if ended.exit_code != 0:
         raise DumpFailed(
             f"{dump.title!r} could not be restored into {source.label!r} on {host!r}.",
             evidence=f"{script}\nexited with {ended.exit_code}\n{ended.errors}".rstrip(),
-            remedy="See what it says. A key that may only dump cannot restore: use --key and --user.",
+            remedy="See what it says. A user that may only dump cannot restore: use --user and --key.",
             status=ended.exit_code,
         )
     return ended.errors

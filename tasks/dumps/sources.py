@@ -12,7 +12,7 @@ from infra.dumps.kinds import Files
 from infra.dumps.manifest import Dump, DumpedSource, Failure, carried
 from infra.dumps.script import first_lines
 from infra.dumps.source import Role, Source, Unit
-from infra.dumps.tree import storing
+from infra.dumps.tree import create, storing
 from infra.errors import CommandFailed, CommandNotFound, DumpFailed, DumpIncomplete, NoSpace, VmborgError
 from infra.process import run
 from infra.ssh.connection import Connection, connect
@@ -69,8 +69,8 @@ def dump_source(job: DumpJob, source: Source) -> DumpedSource:
     done = result.model_copy(update={"seconds": round(time.monotonic() - begun, 3)})
     fresh = [dump for dump in done.dumps if not dump.stale]
     logger.info("%s: %s: %d dumps, %s", job.name, source.label, len(fresh), size(sum(dump.size for dump in fresh)))
-    for failure in done.failures:
-        logger.error("%s: %s: %s: %s", job.name, source.label, failure.title, failure.error)
+    for problem in done.problems:
+        logger.error("%s: %s", job.name, problem)
     return done
 
 
@@ -107,7 +107,7 @@ class _Dumping:
         path.unlink(missing_ok=True)  # of an attempt that was lost
         named = unit.role is Role.DATABASE
         with storing(path.parent):
-            file = path.open("xb", buffering=0)
+            file = create(path)
         with file:
             sink = _Sink(file, path, self._counting)
             ended = self._connection.receive(
@@ -183,9 +183,10 @@ def _failure(unit: Unit, error: VmborgError) -> Failure:
 
 
 def one_line(error: VmborgError) -> str:
-    """What failed and the last of its evidence, for a manifest and a table."""
+    """What failed, the last of its evidence and what to do, for a manifest and a table."""
     lines = [line.strip() for line in error.evidence.splitlines() if line.strip()]
-    return f"{error.brief} {'; '.join(lines[-3:])}".strip()[:500]
+    remedy = f" What to do: {error.remedy}" if error.remedy else ""
+    return f"{error.brief} {'; '.join(lines[-3:])}".strip()[:400] + remedy[:300]
 
 
 def keep_last(job: DumpJob, source: Source, failure: Failure) -> list[Dump]:

@@ -30,7 +30,7 @@ class PostgreSQL(Source):
     exclude: tuple[Line, ...] = Field(default=(), description="Every database but these.")
     globals: bool = Field(default=True, description="Roles and tablespaces too (pg_dumpall --globals-only).")
     role_passwords: bool = Field(
-        default=True, description="With the passwords of roles, which only a superuser may read."
+        default=True, description="With the hashes of the roles' passwords, if the database user may read them."
     )
     host: Line | None = Field(default=None, description="Where the server is, else its socket.")
     port: Port | None = Field(default=None, description="The server's port.")

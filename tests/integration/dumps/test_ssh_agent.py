@@ -1,4 +1,4 @@
-"""Without a key in the configuration those of an SSH agent log in: a real agent, the real command."""
+"""Without a key in the configuration those of an SSH agent log in: a real agent, a real server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +13,7 @@ from tasks.job import load_config
 from tests.guests import wait_for
 from tests.integration.dumps.place import Place
 from tests.integration.dumps.servers import keygen
+from tests.integration.dumps.taking import take
 
 pytestmark = pytest.mark.integration
 
@@ -39,14 +40,14 @@ def refused(place: Place) -> VmborgError:
     return caught.value
 
 
-def test_a_key_of_the_agent_logs_in(place: Place, agent: Path, tmp_path: Path) -> None:
-    """A pull without `key` takes the agent's keys, one after the other, until one is let in."""
+@pytest.mark.usefixtures("agent")
+def test_a_key_of_the_agent_logs_in(place: Place, tmp_path: Path) -> None:
+    """A source of a host without `key` is dumped by the agent's keys, one after the other, until one is let in."""
     place.configure([{"kind": "command", "command": "echo whole"}], key=None)
     add(keygen(tmp_path / "stranger"))
     add(place.ssh.client_key)
-    place.initialise()
-    call = place.run("--json", "dumps", "pull", "db", env={"SSH_AUTH_SOCK": str(agent)})
-    assert call.code == 0, call.stderr
+    (source,) = take(place)
+    assert source.good
     assert (place.latest / "command.dump").read_text() == "whole\n"
 
 
