@@ -9,6 +9,7 @@ from prefect.states import Completed, Failed
 from infra.dumps.manifest import DumpedSource
 from infra.dumps.source import Source
 from infra.errors import DumpFailed, VmborgError
+from infra.ssh.group import require_group
 from tasks.dumps.archive import DumpResult, archive_tree, keep_tree, open_first
 from tasks.dumps.job import DumpJob, dump_job
 from tasks.dumps.report import publish
@@ -39,6 +40,7 @@ def pull_dumps_host(
         open_first(job)
         reach(job)
         sources = [_dump(job, source) for source in job.host.sources]
+        require_group()  # what a signal cut short is no reason for an archive
         if not any(source.dumps for source in sources):
             raise _nothing(job, sources)
         manifest = keep_tree(job, sources)

@@ -47,7 +47,7 @@ def command(context: Context, *, vms: tuple[str, ...], everything: bool) -> int:
     names = _all_names(context) if everything else list(dict.fromkeys(vms))
     quiet_environment(console_level(context))
     with prefect_api(config.state_dir) as wait_for_api:
-        import_module("flows.backup_vm").backup_vm.on_running(_heed_signals_again)
+        import_module("flows.backup_vm").backup_vm.on_running(heed_signals_again)
         if not context.verbose:
             _quieten()
         wait_for_api()
@@ -68,7 +68,8 @@ def _is_news(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR and not record.getMessage().startswith("View at ")
 
 
-def _heed_signals_again(_flow: object, _run: object, _state: object) -> None:
+def heed_signals_again(_flow: object, _run: object, _state: object) -> None:
+    """For a flow's `on_running`: Prefect has taken SIGTERM for it."""
     heed_signals()
 
 

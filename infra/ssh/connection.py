@@ -22,6 +22,7 @@ import paramiko
 from infra.errors import ConnectionLost, SshError
 from infra.ssh.drain import Drain
 from infra.ssh.endpoint import Endpoint, HostKey
+from infra.ssh.group import membership
 from infra.ssh.refusals import key_changed, key_unusable, login_refused, not_pinned, unreachable
 
 logger = logging.getLogger("vmborg.ssh")
@@ -81,6 +82,7 @@ def _start(endpoint: Endpoint, closing: ExitStack) -> paramiko.Transport:
     except (OSError, paramiko.SSHException, EOFError) as error:
         raise unreachable(endpoint, error) from error
     closing.callback(_close, transport)
+    closing.enter_context(membership(transport.close))
     transport.packetizer.REKEY_BYTES = REKEY_BYTES
     transport.banner_timeout = transport.auth_timeout = transport.handshake_timeout = endpoint.connect_timeout
     options = transport.get_security_options()
@@ -106,7 +108,8 @@ def _socket(endpoint: Endpoint, closing: ExitStack) -> "socket.socket | paramiko
 
 def _close(transport: paramiko.Transport) -> None:
     transport.close()
-    transport.join(_SHUTDOWN_S)
+    if transport.is_alive():  # else it has not begun
+        transport.join(_SHUTDOWN_S)
 
 
 def _shown(transport: paramiko.Transport) -> HostKey:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deployments.cli.backup import PARTIAL_EXIT, console_level
+from deployments.cli.backup import PARTIAL_EXIT, console_level, heed_signals_again
 from deployments.cli.context import Context, pass_context
 from deployments.cli.dump_verbs.pull_progress import PullProgress, expected_size
 from deployments.cli.output import error_data
@@ -50,6 +50,7 @@ def command(context: Context, *, hosts: tuple[str, ...], accept_smaller: bool) -
     quiet_environment(console_level(context))
     with prefect_api(config.state_dir) as wait_for_api:
         flow: Any = import_module("flows.pull_dumps").pull_dumps
+        flow.on_running(heed_signals_again)
         wait_for_api()
         path = str(context.config_path) if context.config_path else None
         with _shown(context, names):
