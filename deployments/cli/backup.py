@@ -48,7 +48,7 @@ def command(context: Context, *, vms: tuple[str, ...], everything: bool) -> int:
     names = _all_names(context) if everything else list(dict.fromkeys(vms))
     quiet_environment(console_level(context))
     with prefect_api(config.state_dir) as wait_for_api:
-        import_module("flows.backup_vm").backup_vm.on_running(_heed_signals_again)
+        import_module("flows.backup_vm").backup_vm.on_running(heed_signals_again)
         if not context.verbose:
             _quieten()
         wait_for_api()
@@ -69,7 +69,8 @@ def _is_news(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR and not record.getMessage().startswith("View at ")
 
 
-def _heed_signals_again(_flow: object, _run: object, _state: object) -> None:
+def heed_signals_again(_flow: object, _run: object, _state: object) -> None:
+    """For a flow's `on_running`: Prefect has taken SIGTERM for it."""
     heed_signals()
 
 
@@ -96,7 +97,8 @@ def _back_up(context: Context, name: str) -> Outcome:
     with context.output.progress(f"{name}: preparing") as bar:
 
         def show(progress: Progress) -> None:
-            bar.update(progress.done, total=progress.total, text=f"{name}: reading")
+            what = "reading" if progress.source == name else f"dumping {progress.source}"
+            bar.update(progress.done, total=progress.total or None, text=f"{name}: {what}")
 
         with listening(show):
             try:
