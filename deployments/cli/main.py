@@ -40,6 +40,7 @@ VERBS = {
     "retire": "Show VMs that are gone; forget one",
     "check": "Check repositories, and that archives can be read",
     "sync": "Copy a repository to a cloud, or fetch a copy",
+    "deploy": "Register this host's deployments and schedules on a Prefect server",
     "config": "Check, show and generate the configuration",
 }
 MONITORS = {"status", "doctor"}  # their exit codes are read by monitoring systems

@@ -33,6 +33,7 @@ from infra.config.fields import (
     Text,
 )
 from infra.config.retention import Retention
+from infra.config.schedules import SchedulesConfig
 from infra.config.secret_ref import SecretRef
 from infra.config.section import Section
 from infra.config.upkeep import CheckConfig, RetiredConfig
@@ -190,6 +191,9 @@ def _empty_override(value: Any) -> Any:
 class VmsConfig(Section):
     """Which VMs are backed up, and how. What is not named here is covered."""
 
+    parallel: int = Field(
+        default=1, ge=1, description="How many VMs of this host a deployment backs up at the same time."
+    )
     defaults: VmPolicy = Field(default_factory=VmPolicy, description="The policy of every VM.")
     exclude: tuple[Text, ...] = Field(
         default=(),
@@ -233,6 +237,9 @@ class Config(Section):
         default_factory=dict[str, CloudConfig],
         description="Copies of repositories on remotes of rclone's, by name.",
         examples=[{"offsite": {}}],
+    )
+    schedules: SchedulesConfig = Field(
+        default_factory=SchedulesConfig, description="When the deployments of `vmborg deploy` run."
     )
     alerts: Reserved = Field(default_factory=dict[str, Any], description="Reserved for alerts.")
 

@@ -24,6 +24,7 @@ _ACTIVE = {
     "monthly",
     "grace",
     "slice",
+    "timezone",
 }
 _HEADER = """\
 # Configuration of vmborg (/etc/vmborg/vmborg.yaml). Check it with `vmborg config validate`.

@@ -13,14 +13,13 @@ from tests.guests import Guest
 pytestmark = pytest.mark.e2e
 
 VM = "worked"
-POOL = "vmborg-test-pool"
 IMAGE = "worked.raw"
 
 
 @pytest.fixture(scope="module")
 def worker(host: Sources, prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A worker of this host with both deployments."""
-    with Worker(prefect_server, POOL, host.site.config, tmp_path_factory.mktemp("worker")).serving() as serving:
+    with Worker(prefect_server, host.site.config, tmp_path_factory.mktemp("worker")).serving() as serving:
         yield serving
 
 

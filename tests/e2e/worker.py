@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from infra.config.load import load
 from infra.process import Child, run, spawn
 from tests.e2e.dashboard import Dashboard, Row
 from tests.e2e.prefect_server import PREFECT
 from tests.guests import wait_for
+from tests.integration.vmborg import vmborg
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -15,9 +17,10 @@ CHECKOUT = Path(__file__).parents[2]
 class Worker:
     """A work pool of its own on a server, the deployments in it, and a worker that serves it."""
 
-    def __init__(self, api: str, pool: str, config: Path, home: Path) -> None:
+    def __init__(self, api: str, config: Path, home: Path) -> None:
         self.dashboard = Dashboard(api)
-        self.pool = pool
+        self.config = config
+        self.pool = load(config).hypervisor.name
         self.log = home / "worker.log"
         self._stack = ExitStack()
         self._child: Child | None = None
@@ -26,9 +29,6 @@ class Worker:
             "PREFECT_HOME": str(home),
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_CLI_PROMPT": "false",
-            "VMBORG_CONFIG": str(config),
-            "VMBORG_HOME": str(CHECKOUT),
-            "VMBORG_POOL": pool,
         }
 
     def prefect(self, *arguments: str) -> str:
@@ -39,10 +39,9 @@ class Worker:
 
     @contextmanager
     def serving(self) -> Iterator["Worker"]:
-        """Make the pool, deploy, serve; at the end all of it is gone from the server."""
-        self.prefect("work-pool", "create", "--type", "process", self.pool)
+        """Deploy and serve; at the end the pool and all deployments are gone from the server."""
         try:
-            self.prefect("deploy", "--all")
+            self.deploy()
             self.ensure()
             yield self
         finally:
@@ -50,6 +49,11 @@ class Worker:
                 self._child.terminate(grace=20)
             self._stack.close()
             self._forget()
+
+    def deploy(self) -> None:
+        """`vmborg deploy`."""
+        call = vmborg("deploy", config=self.config, env=self._environment)
+        assert call.code == 0, call.stderr
 
     @property
     def pid(self) -> int:
