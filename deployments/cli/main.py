@@ -41,6 +41,7 @@ VERBS = {
     "check": "Check repositories, and that archives can be read",
     "sync": "Copy a repository to a cloud, or fetch a copy",
     "deploy": "Register this host's deployments and schedules on a Prefect server",
+    "alerts": "Send a test to everybody who is told when something is wrong",
     "config": "Check, show and generate the configuration",
 }
 MONITORS = {"status", "doctor"}  # their exit codes are read by monitoring systems
@@ -61,7 +62,7 @@ class Verbs(click.Group):
         """Import a verb."""
         if cmd_name not in VERBS:
             return None
-        command: click.Command = import_module(f"deployments.cli.{cmd_name}").command
+        command: click.Command = import_module(f"deployments.cli.{cmd_name.replace('-', '_')}").command
         _accept_globals(command)
         return command
 

@@ -1,4 +1,4 @@
-"""Bring a Prefect server to what a configuration asks for: pool and limits first, then deployments, then removals.
+"""Bring a Prefect server to what a configuration asks for: pool and limits first, then deployments, then alerts.
 
 Prefect's own `prefect deploy` stops at the first missing pool, lets a missing limit fail every strict run, and removes
 nothing; it also throws away the runs that are scheduled already, at every call.
@@ -17,6 +17,8 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
+from deployments.registry.automations import put_automations
+from deployments.registry.blocks import put_blocks
 from deployments.registry.changes import Changes
 from deployments.registry.wanted import OURS, Wanted, host_tag, wanted_deployments
 from infra.config.models import Config
@@ -39,6 +41,8 @@ def deploy(client: SyncPrefectClient, config: Config, config_path: Path | None, 
         _put_deployment(client, each, found.pop(each.key, None), changes)
     for key, there in found.items():
         changes.remove(key, lambda there=there: client.delete_deployment(there.id))
+    receivers = put_blocks(client, config, changes)
+    put_automations(client, config, list(receivers.values()), changes)
 
 
 # ----------------------------------------------------------------------------------------------------- pool, limits

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from infra.config.alerts import AlertsConfig
 from infra.config.cloud import CloudConfig, CloudName
 from infra.config.dumps import EXAMPLE_HOST, DumpsConfig
 from infra.config.fields import (
@@ -27,7 +28,6 @@ from infra.config.fields import (
     Location,
     Pause,
     RepositoryName,
-    Reserved,
     Seconds,
     Size,
     Text,
@@ -47,9 +47,6 @@ def missing_passphrase(encryption: str) -> str:
     if encryption == _UNENCRYPTED:
         return ""
     return f"encryption {encryption} needs a passphrase, e.g. {{file: /etc/vmborg/passphrase}}"
-
-
-RESERVED = ("alerts",)  # sections of later versions: only empty ones are accepted
 
 
 class HypervisorConfig(Section):
@@ -241,7 +238,9 @@ class Config(Section):
     schedules: SchedulesConfig = Field(
         default_factory=SchedulesConfig, description="When the deployments of `vmborg deploy` run."
     )
-    alerts: Reserved = Field(default_factory=dict[str, Any], description="Reserved for alerts.")
+    alerts: AlertsConfig = Field(
+        default_factory=AlertsConfig, description="Who is told when something is wrong: docs/alerts.md."
+    )
 
     @property
     def state(self) -> StateDir:

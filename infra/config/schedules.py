@@ -88,4 +88,5 @@ class SchedulesConfig(Section):
     check: Cron = Field(default="H 7 * * *", description="Check a slice of the repositories.")
     verify_data: Cron = Field(default="H 8 1 */3 *", description="Check every byte of the repositories.")
     cloud_sync: Cron = Field(default="H 18 * * *", description="Copy the repositories to their remotes.")
+    coverage: Cron = Field(default="H * * * *", description="Look whether every VM is safe, and tell what is not.")
     reconcile: Cron = Field(default="H/10 * * * *", description="Put VMs back that dead runs left on overlays.")

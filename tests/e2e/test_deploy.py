@@ -10,12 +10,15 @@ from prefect.client.orchestration import SyncPrefectClient
 from deployments.registry.changes import Changes
 from deployments.registry.deploy import deploy
 from infra.config.load import load
+from infra.process import run
 from tests.e2e.dashboard import Dashboard, Row
+from tests.e2e.prefect_server import PREFECT
+from tests.e2e.worker import CHECKOUT
 from tests.integration.vmborg import Call, vmborg
 
 pytestmark = pytest.mark.e2e
 
-ALWAYS = {"backup-vm", "check", "reconcile"}
+ALWAYS = {"backup-vm", "backup-fleet", "check", "reconcile", "coverage"}
 DUMPS = {"hosts": {"db01": {"address": "db01", "sources": [{"kind": "files", "paths": ["/etc"]}]}}}
 CLOUD = {"offsite": {"remote": "s3:bucket/vmborg", "config": "/etc/vmborg/rclone.conf"}}
 
@@ -110,6 +113,14 @@ def test_what_is_deployed_runs_where_the_disks_are(host: Host) -> None:
         assert row["concurrency_options"]["collision_strategy"] == "ENQUEUE"
         directory = row["pull_steps"][0]["prefect.deployments.steps.set_working_directory"]["directory"]
         assert (Path(directory) / "flows" / "backup_vm.py").is_file()
+
+
+def test_the_file_is_one_that_prefect_takes(host: Host) -> None:
+    """`prefect deploy --all` makes a deployment of each entry, in a pool that exists."""
+    host.deploy()
+    env = {"PREFECT_API_URL": host.api, "VMBORG_POOL": host.name, "VMBORG_HOME": str(CHECKOUT)}
+    run([str(PREFECT), "--no-prompt", "deploy", "--all"], timeout=120, env=env, cwd=str(CHECKOUT))
+    assert set(host.there()) == {*ALWAYS, "pull-dumps", "cloud-sync", "prune"}
 
 
 def test_a_dry_run_tells_the_same_and_changes_nothing(host: Host) -> None:

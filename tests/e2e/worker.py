@@ -45,9 +45,7 @@ class Worker:
             self.ensure()
             yield self
         finally:
-            if self._child is not None:
-                self._child.terminate(grace=20)
-            self._stack.close()
+            self.stop()
             self._forget()
 
     def deploy(self) -> None:
@@ -81,6 +79,13 @@ class Worker:
     def _workers(self) -> list[Row]:
         return self.dashboard.ask(f"work_pools/{self.pool}/workers")
 
+    def stop(self) -> None:
+        """End the worker, if one runs."""
+        if self._child is not None:
+            self._child.terminate(grace=20)
+        self._stack.close()
+        self._child = None
+
     def ended(self, timeout: float = 30) -> None:
         """Wait for the worker's end."""
         assert self._child is not None
@@ -103,11 +108,12 @@ class Worker:
 
     def start(self, flow: str, **parameters: str) -> str:
         """`prefect deployment run FLOW/POOL`; return the flow run's id."""
-        before = {run["id"] for run in self._runs(flow)}
+        before = {run["id"] for run in self.runs(flow)}
         given = [word for name, value in parameters.items() for word in ("--param", f"{name}={value}")]
         self.prefect("deployment", "run", f"{flow}/{self.pool}", *given)
-        return next(run["id"] for run in self._runs(flow) if run["id"] not in before)
+        return next(run["id"] for run in self.runs(flow) if run["id"] not in before)
 
-    def _runs(self, flow: str) -> list[Row]:
+    def runs(self, flow: str) -> list[Row]:
+        """The runs of this flow in this pool."""
         chosen = {"name": {"any_": [flow]}}
         return self.dashboard.ask("flow_runs", flows=chosen, work_pools={"name": {"any_": [self.pool]}})
