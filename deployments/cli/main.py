@@ -41,6 +41,8 @@ VERBS = {
     "check": "Check repositories, and that archives can be read",
     "sync": "Copy a repository to a cloud, or fetch a copy",
     "deploy": "Register this host's deployments and schedules on a Prefect server",
+    "install-service": "Write the systemd units of server, worker and recover at boot",
+    "drain": "Let what runs here end, so that the worker can be stopped",
     "alerts": "Send a test to everybody who is told when something is wrong",
     "config": "Check, show and generate the configuration",
 }

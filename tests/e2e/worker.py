@@ -1,6 +1,6 @@
 """A process worker of this host, as a service manager would start it, with the deployments of this checkout."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -17,11 +17,12 @@ CHECKOUT = Path(__file__).parents[2]
 class Worker:
     """A work pool of its own on a server, the deployments in it, and a worker that serves it."""
 
-    def __init__(self, api: str, config: Path, home: Path) -> None:
+    def __init__(self, api: str, config: Path, home: Path, *, prefix: Sequence[str] = ()) -> None:
         self.dashboard = Dashboard(api)
         self.config = config
         self.pool = load(config).hypervisor.name
         self.log = home / "worker.log"
+        self._prefix = prefix  # what confines it, in front of the command
         self._stack = ExitStack()
         self._child: Child | None = None
         self._environment = {
@@ -66,7 +67,7 @@ class Worker:
         self._stack.close()
         dead = {worker["name"] for worker in self._workers()}
         # Signals ignored by whoever started the tests would stay ignored in the worker, which then cannot be stopped.
-        command = ["env", "--default-signal", str(PREFECT), "worker", "start", "--pool", self.pool]
+        command = [*self._prefix, "env", "--default-signal", str(PREFECT), "worker", "start", "--pool", self.pool]
         log = self._stack.enter_context(self.log.open("ab"))
         child = spawn(command, env=self._environment, cwd="/", stdout=log, stderr=log, own_session=True)
         self._child = self._stack.enter_context(child)
