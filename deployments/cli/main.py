@@ -44,6 +44,7 @@ VERBS = {
     "install-service": "Write the systemd units of server, worker and recover at boot",
     "drain": "Let what runs here end, so that the worker can be stopped",
     "alerts": "Send a test to everybody who is told when something is wrong",
+    "metrics": "What status says, for Prometheus",
     "config": "Check, show and generate the configuration",
 }
 MONITORS = {"status", "doctor"}  # their exit codes are read by monitoring systems
