@@ -1,7 +1,8 @@
 """One writer a repository: a slot of Prefect's, waited for before a guest is touched.
 
 borg's own lock is what protects a repository. This slot only keeps runs from meeting there: who waits for it has frozen
-nothing and stands on no overlay. `vmborg deploy` creates the limit; where it does not exist, nothing waits.
+nothing and stands on no overlay. `vmborg deploy` creates the limit; where it does not exist, and in a run that was
+started by hand, nothing waits: there borg's lock decides, as ever.
 """
 
 import logging
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
+from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 
 from infra.config.models import Config
@@ -17,6 +19,7 @@ from infra.config.models import Config
 logger = logging.getLogger("vmborg.limits")
 
 PREFIX = "vmborg-repository:"
+_LEASE_S = 60.0  # the least that Prefect's server takes
 _IN_NAMES = str.maketrans(dict.fromkeys("/%&<>", "|"))  # Prefect's names hold none of these
 
 
@@ -31,14 +34,14 @@ def limit_name(config: Config, repository: str) -> str:
 def one_writer(config: Config, repository: str) -> Generator[None]:
     """Hold the repository's slot during the block; wait for it as long as it takes.
 
-    The slot is a lease of five minutes that is renewed: one whose holder died is free again after that. A renewal that
+    The slot is a lease of a minute that is renewed: one whose holder died is free again after that. A renewal that
     fails (the server is gone) does not end the block, nor does a slot that cannot be given back.
     """
     name = limit_name(config, repository)
-    if not _exists(name):
+    if not _is_deployed() or not _exists(name):
         yield
         return
-    slot = concurrency(name, strict=True, raise_on_lease_renewal_failure=False)
+    slot = concurrency(name, strict=True, lease_duration=_LEASE_S, raise_on_lease_renewal_failure=False)
     slot.__enter__()
     try:
         yield
@@ -47,6 +50,11 @@ def one_writer(config: Config, repository: str) -> Generator[None]:
             slot.__exit__(None, None, None)
         except Exception as error:  # noqa: BLE001 - whatever Prefect and its transport raise; the archive is what counts
             logger.warning("the slot %s was not given back, its lease will end by itself: %s", name, error)
+
+
+def _is_deployed() -> bool:
+    context = FlowRunContext.get()
+    return bool(context and context.flow_run and context.flow_run.deployment_id)
 
 
 def _exists(name: str) -> bool:
