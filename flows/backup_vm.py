@@ -9,9 +9,12 @@ from prefect.flows import Flow
 from prefect.states import Completed, Failed
 
 from flows.pull_dumps_host import pull_dumps_host
-from infra.errors import DomainStateChanged
-from tasks.archives import ArchiveFigures, create_archive, drop_unfinished, verify_archive
+from infra.errors import BorgError, DomainStateChanged, RepositoryUnreachable, VmborgError
+from infra.model import DomainFacts
+from tasks.archives import create_archive, drop_unfinished, verify_archive
+from tasks.destinations import Destination, Destinations, require_one
 from tasks.domains import (
+    PREFLIGHT_TIMEOUT_S,
     FrozenPoint,
     freeze_and_snapshot,
     inspect_domain,
@@ -46,9 +49,9 @@ def backup_vm(vm: str, config: str | None = None) -> State[BackupResult]:
     """Back up one VM: inspect, recover, preflight, snapshot, create, pivot, verify.
 
     The run ends Completed with a complete archive, or Failed with the state name `Partial` when the archive is good
-    but a writable disk is neither in it nor excluded by the configuration, or a dump that should precede it failed; or
-    Failed. Whatever happens after the
-    snapshot, the VM is put back on its own disks before the run ends.
+    but a writable disk is neither in it nor excluded by the configuration, or it is not in all of the repositories that
+    it should be in, or a dump that should precede it failed; or Failed. Whatever happens after the snapshot, the VM is
+    put back on its own disks before the run ends.
 
     Args:
         vm: Name or UUID of the VM.
@@ -58,11 +61,12 @@ def backup_vm(vm: str, config: str | None = None) -> State[BackupResult]:
     with backup_job(vm, config) as locked:
         recovery = recover_leftovers(locked)
         job = _dump_first(locked, config)
-        with one_writer(job.config, job.policy.repository):
-            point, figures = _archive(job)
-        result = publish(job, point, figures, recovery.actions if recovery else ())
+        with one_writer(job.config, job.policy.repository, *job.policy.replicas):
+            point, destinations = _archive(job)
+        result = publish(job, point, destinations, recovery.actions if recovery else ())
     if result.partial:
         lines = [f"Not covered: {disk}" for disk in result.uncovered]
+        lines += [f"Not in {each.repository}: {each.error['brief']}" for each in result.repositories if each.error]
         lines += [f"Not dumped: {problem}" for problem in result.dump_problems]
         return Failed(name=PARTIAL, message="; ".join(lines), data=result)
     return Completed(message=f"Archive {result.archive}", data=result)
@@ -85,7 +89,7 @@ def _dump_first(job: BackupJob, config: str | None) -> BackupJob:
     return replace(job, dumps=tuple(names), dump_problems=tuple(problems))
 
 
-def _archive(job: BackupJob) -> tuple[FrozenPoint, ArchiveFigures]:
+def _archive(job: BackupJob) -> tuple[FrozenPoint, Destinations]:
     """One archive of the domain as it is; once more if it was started, or got another disk, meanwhile."""
     try:
         return _archive_once(job)
@@ -95,17 +99,74 @@ def _archive(job: BackupJob) -> tuple[FrozenPoint, ArchiveFigures]:
         return _archive_once(job)
 
 
-def _archive_once(job: BackupJob) -> tuple[FrozenPoint, ArchiveFigures]:
+def _archive_once(job: BackupJob) -> tuple[FrozenPoint, Destinations]:
     facts = inspect_domain(job)
-    preflight(job, facts)
-    copying = False
+    ready = tuple(_prepare(job, facts, each) for each in job.destinations)
+    require_one(ready)
+    begun: Destinations = ()  # where borg may have kept what is no archive yet
+    failed: Destinations = ()
     try:
         point = freeze_and_snapshot(job, facts)
-        copying = True
-        created = create_archive(job, point)
-        copying = False
+        begun = failed = tuple(each for each in ready if each.error is None)
+        made = create_archive(job, point, ready)
+        failed = tuple(each for before, each in zip(ready, made, strict=True) if each.error and not before.error)
     finally:
+        _end_window(job, begun, failed)
+    verified = tuple(_verify(job, point, each) for each in made)
+    require_one(verified)
+    return point, verified
+
+
+def _end_window(job: BackupJob, begun: Destinations, failed: Destinations) -> None:
+    """Put the guest back; then, not before, for a repository may hang, delete what borg kept and is no archive.
+
+    That is also what nobody will verify: a signal ends the run once the guest is back. Where the guest could not be put
+    back, whoever recovers the open journal does it.
+    """
+    try:
         put_back_whatever_happens(job)
-        if copying:  # not before the guest is back: a repository may hang
-            drop_unfinished(job)
-    return point, verify_archive(job, point, created)
+    except VmborgError:
+        raise
+    except BaseException:
+        drop_unfinished(job, begun)
+        raise
+    drop_unfinished(job, failed)
+
+
+def _prepare(job: BackupJob, facts: DomainFacts, destination: Destination) -> Destination:
+    """The step `preflight`. What is wrong with one repository of several does not keep the others from being used."""
+    if destination.repository is None:
+        return destination
+    try:
+        _for(destination, job, preflight)(job, facts, destination.repository)
+    except BorgError as error:
+        return destination.failed(error)
+    except TimeoutError as error:  # Prefect's, of the step
+        return destination.failed(_silent(destination.name, error))
+    return destination
+
+
+def _silent(name: str, error: TimeoutError) -> RepositoryUnreachable:
+    return RepositoryUnreachable(
+        f"The repository {name!r} did not answer in time.",
+        evidence=f"the step preflight took more than {PREFLIGHT_TIMEOUT_S:.0f} s ({error})",
+        remedy="Look whether its storage, or the server that it is on, answers.",
+    )
+
+
+def _verify(job: BackupJob, point: FrozenPoint, destination: Destination) -> Destination:
+    """The step `verify`."""
+    if destination.repository is None or destination.created is None:
+        return destination
+    try:
+        step = _for(destination, job, verify_archive)
+        return replace(destination, figures=step(job, point, destination.repository, destination.created))
+    except VmborgError as error:
+        return destination.failed(error)
+
+
+def _for(destination: Destination, job: BackupJob, step: Any) -> Any:
+    """A step that is done once for each repository: those for replicas are named after them."""
+    if destination.name == job.policy.repository:
+        return step
+    return step.with_options(task_run_name=f"{step.name} {destination.name}")

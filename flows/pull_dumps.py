@@ -1,6 +1,7 @@
 """Pull the dumps of several hosts, some at the same time."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
 from typing import Any
 
@@ -9,9 +10,12 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.pull_dumps_host import PARTIAL, pull_dumps_host
+from infra.ssh.group import together
 from tasks.dumps.hosts import find_host
 from tasks.job import load_config
 from tasks.logs import forward_to_run
+
+_PATIENCE_S = 20.0  # of threads whose connections were ended; less than the 30 s that Prefect gives
 
 
 @flow(name="pull-dumps", persist_result=False)
@@ -35,12 +39,26 @@ def pull_dumps(
         state: State[Any] = pull_dumps_host(name, config, accept_smaller=accept_smaller, return_state=True)
         return state
 
-    with ThreadPoolExecutor(settings.dumps.parallel, thread_name_prefix="pull") as pool:
-        # Each in a context of its own: the flow run above them is read from it.
-        running = {name: pool.submit(copy_context().run, pull, name) for name in names}
-        states = {name: future.result() for name, future in running.items()}
+    states = _in_threads(names, pull, parallel=settings.dumps.parallel)
     bad = [name for name, state in states.items() if not state.is_completed()]
     if not bad:
         return Completed(message=f"{len(states)} hosts", data=states)
     only_partial = all(states[name].name == PARTIAL for name in bad)
     return Failed(name=PARTIAL if only_partial else "Failed", message=f"Not good: {', '.join(bad)}", data=states)
+
+
+def _in_threads(names: Sequence[str], pull: Callable[[str], State[Any]], *, parallel: int) -> dict[str, State[Any]]:
+    """Some at the same time. A signal ends the connections of all, so that nobody waits hours for their last byte."""
+    pool = ThreadPoolExecutor(parallel, thread_name_prefix="pull")
+    with together() as group:
+        # Each in a context of its own: the flow run above them is read from it.
+        running = {name: pool.submit(copy_context().run, pull, name) for name in names}
+        try:
+            states = {name: future.result() for name, future in running.items()}
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            group.give_up()
+            wait(running.values(), timeout=_PATIENCE_S)
+            raise
+    pool.shutdown()
+    return states

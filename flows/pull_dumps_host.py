@@ -9,7 +9,8 @@ from prefect.states import Completed, Failed
 from infra.dumps.manifest import DumpedSource
 from infra.dumps.source import Source
 from infra.errors import DumpFailed, VmborgError
-from tasks.dumps.archive import DumpResult, archive_tree, keep_tree
+from infra.ssh.group import require_group
+from tasks.dumps.archive import DumpResult, archive_tree, keep_tree, open_first
 from tasks.dumps.job import DumpJob, dump_job
 from tasks.dumps.report import publish
 from tasks.dumps.sources import dump_source, keep_all, reach
@@ -36,8 +37,10 @@ def pull_dumps_host(
     """
     forward_to_run()
     with dump_job(host, config, accept_smaller=accept_smaller, vm=vm) as job:
+        open_first(job)
         reach(job)
         sources = [_dump(job, source) for source in job.host.sources]
+        require_group()  # what a signal cut short is no reason for an archive
         if not any(source.dumps for source in sources):
             raise _nothing(job, sources)
         manifest = keep_tree(job, sources)
@@ -63,8 +66,7 @@ def _dump(job: DumpJob, source: Source) -> DumpedSource:
 
 
 def _nothing(job: DumpJob, sources: list[DumpedSource]) -> DumpFailed:
-    lines = [f"{source.source}: {source.error}" for source in sources if source.error]
-    lines += [f"{source.source}: {failure.title}: {failure.error}" for source in sources for failure in source.failures]
+    lines = [problem for source in sources for problem in source.problems]
     return DumpFailed(
         f"Nothing of {job.name!r} could be dumped, and there is no earlier dump.",
         evidence="\n".join(lines) or "its sources hold nothing",

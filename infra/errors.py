@@ -80,6 +80,11 @@ class VmborgError(Exception):
         """Whether the same call may succeed later without a change."""
         return self.is_transient
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """Its class and its three voices, as JSON-like data."""
+        return {"type": type(self).__name__, "brief": self.brief, "evidence": self.evidence, "remedy": self.remedy}
+
     def __str__(self) -> str:
         """All three voices, for logs and for Prefect's state messages."""
         lines = [self.brief]

@@ -170,6 +170,7 @@ class JournalEntry:
     freeze: bool = False  # a freeze may have been asked for and its thaw is not confirmed yet
     was_running: bool = True  # False when the domain was paused by somebody else before
     repository: str = ""
+    replicas: tuple[str, ...] = ()  # further repositories that it is written to
     archive: str = ""  # the archive in the making, under its unfinished name
     life: str = ""  # of the qemu that ran when the run began; see infra.hypervisor.qemu_process
     pivoting: tuple[tuple[str, str], ...] = ()  # disk targets whose pivot was asked for, and of which qemu

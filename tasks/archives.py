@@ -1,51 +1,29 @@
 """Steps that act on the repository: create the archive from the frozen bases, verify what borg stored."""
 
 import logging
-import threading
-from collections.abc import Generator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
-from infra.borg.client import ArchiveItem, CreateResult
+from infra.borg.client import ArchiveItem, CreateResult, Repository
 from infra.borg.comment import render_comment
-from infra.errors import ArchiveIncomplete, ArchiveNotFound, DomainStateChanged, VmborgError, WindowExceeded
-from infra.hypervisor.guard import OverlayGuard
+from infra.borg.messages import ArchiveProgress
+from infra.errors import ArchiveIncomplete, ArchiveNotFound, VmborgError
 from infra.manifest import ARCHIVE_DIR, ManifestDisk, expected_items
-from infra.model import DomainState, ImageKind
+from infra.model import ImageKind
+from tasks.destinations import ArchiveFigures, Destination, Destinations, DiskFigures, require_one
 from tasks.domains import FrozenPoint, image_stamps
 from tasks.job import BackupJob
 from tasks.policy import step
 from tasks.progress import ProgressReporter
-from tasks.recovery import DROP_LOCK_WAIT_S, DROP_TIMEOUT_S
+from tasks.recovery import drop_archive
 from tasks.units import size
+from tasks.window import Stop, watching
 
 logger = logging.getLogger("vmborg.backup")
 
 VERIFY_LOCK_WAIT_S = 4 * 3600
 """Another host's first backup may hold the repository so long; the guest is back, and the archive is worth waiting."""
-_WATCH_INTERVAL_S = 1.0
 _UNCHANGED = "U"
-
-
-@dataclass(frozen=True, slots=True)
-class DiskFigures:
-    """One disk in the run's report; bytes."""
-
-    target: str
-    size: int  # what the guest sees
-    read: int  # read from storage for this archive; 0 when borg knew the file to be unchanged
-    stored: int  # new data in the repository after deduplication and compression
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveFigures:
-    """What a verified archive holds and cost; bytes and seconds."""
-
-    archive: str
-    disks: tuple[DiskFigures, ...]
-    original: int
-    stored: int
-    seconds: float
 
 
 def _figures(disk: ManifestDisk, created: CreateResult, items: dict[str, ArchiveItem]) -> DiskFigures:
@@ -58,53 +36,70 @@ def _figures(disk: ManifestDisk, created: CreateResult, items: dict[str, Archive
     )
 
 
-class _Stop:
-    """Why the copy has to end early, told by whoever watches; the first reason counts."""
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-        self.error: VmborgError | None = None
-
-    def __call__(self, error: VmborgError) -> None:
-        if self.error is None:
-            self.error = error
-            self.event.set()
-
-
 @step("create")
-def create_archive(job: BackupJob, point: FrozenPoint) -> CreateResult:
-    """`borg create` of the frozen images, under a name that says unfinished until verify.
+def create_archive(job: BackupJob, point: FrozenPoint, destinations: Destinations) -> Destinations:
+    """`borg create` of the frozen images, under an unfinished name, in each repository; what came of each destination.
 
-    Raises WindowExceeded (space or deadline), DomainStateChanged (a shut-off domain was started), ArchiveIncomplete
-    (a warning touched an image, or an image moved under the copy), and borg's typed errors. What borg kept then is
-    dropped by `drop_unfinished`, once the guest is back.
+    One repository after the other, all within one window: one that fails does not keep the next from being written.
+    Raises the first error when no archive was made: WindowExceeded (space or deadline), ArchiveIncomplete (a warning
+    touched an image, or an image moved under the copy), and borg's typed errors; DomainStateChanged (a shut-off domain
+    was started) in any case. What borg kept then is dropped by `drop_unfinished`, once the guest is back.
     """
-    total = sum(image.size for disk in point.facts.covered for image in disk.chain)
-    reporter = ProgressReporter(source=job.name, key=f"backup-{job.uuid}", total=total)
-    logger.info("reading %s of images into %s", size(total), job.unfinished_archive)
+    sizes = [image.size for disk in point.facts.covered for image in disk.chain]
+    usable = [(each, each.repository) for each in destinations if each.repository and not each.error]
+    reporter = ProgressReporter(source=job.name, key=f"backup-{job.uuid}", total=sum(sizes) * len(usable))
     stamps = image_stamps(point.facts)
-    stop = _Stop()
+    written = {each.name: each for each in destinations}
+    with reporter, watching(job, point) as window:
+        for number, (each, repository) in enumerate(usable):
+            logger.info("reading %s of images into %s::%s", size(sum(sizes)), each.name, job.unfinished_archive)
+            report = _from(reporter, number * sum(sizes))
+            with window.share(each.name, left=len(usable) - number) as stop:
+                written[each.name] = _create_one(job, point, each, repository, stop=stop, stamps=stamps, report=report)
+        if all(each.error is None for each in written.values()):
+            reporter.finish()
+    made = tuple(written.values())
+    for each in made:
+        if each.error is not None:
+            logger.warning("no archive in the repository %s: %s", each.name, each.error.brief)
+    if window.stop.error is not None and not point.overlays:  # it was started, or nobody knows: none is of one instant
+        raise window.stop.error
+    require_one(made)
+    return made
+
+
+def _from(reporter: ProgressReporter, offset: int) -> Callable[[ArchiveProgress], None]:
+    return lambda progress: reporter.report(offset + progress.original_size, progress.path)
+
+
+def _create_one(
+    job: BackupJob,
+    point: FrozenPoint,
+    destination: Destination,
+    repository: Repository,
+    *,
+    stop: Stop,
+    stamps: Mapping[str, tuple[int, int]],
+    report: Callable[[ArchiveProgress], None],
+) -> Destination:
     try:
-        with reporter, _watching(job, point, stop):
-            result = job.repository.create(
-                job.unfinished_archive,
-                _paths(job, point),
-                comment=render_comment(_comment(job, point)),
-                read_special=_has_block_device(point),
-                files_cache_suffix=job.uuid,
-                on_progress=lambda progress: reporter.report(progress.original_size, progress.path),
-                stop=stop.event,
-            )
-            if not result.stopped:
-                reporter.finish()
-        if stop.error is not None:
+        if stop.error is not None:  # the window is over
+            raise stop.error
+        created = repository.create(
+            job.unfinished_archive,
+            _paths(job, point),
+            comment=render_comment(_comment(job, point)),
+            read_special=_has_block_device(point),
+            files_cache_suffix=job.uuid,
+            on_progress=report,
+            stop=stop.event,
+        )
+        if created.stopped and stop.error is not None:
             raise stop.error
         _require_unmoved(stamps, image_stamps(point.facts))
     except VmborgError as error:
-        if stop.error is not None and error is not stop.error:
-            raise stop.error from error
-        raise
-    return result
+        return destination.failed(stop.error or error)
+    return replace(destination, created=created)
 
 
 def _paths(job: BackupJob, point: FrozenPoint) -> list[str]:
@@ -132,63 +127,7 @@ def _comment(job: BackupJob, point: FrozenPoint) -> dict[str, str]:
     }
 
 
-@contextmanager
-def _watching(job: BackupJob, point: FrozenPoint, stop: _Stop) -> Generator[None]:
-    """Live: guard the overlays' space and the window's deadline. Shut off: look whether somebody starts the domain."""
-    if point.overlays:
-        guard = OverlayGuard(
-            point.overlays,
-            min_free=job.policy.min_free,
-            deadline=job.policy.create_deadline,
-            on_stop=lambda reason: stop(_window_exceeded(reason)),
-        )
-        with guard:
-            yield
-        return
-    done = threading.Event()
-    watcher = threading.Thread(target=_watch_start, args=(job, stop, done), name="watch-start", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
-    if _is_active(job):
-        stop(_started(job))
-
-
-def _watch_start(job: BackupJob, stop: _Stop, done: threading.Event) -> None:
-    while not done.wait(_WATCH_INTERVAL_S):
-        try:
-            if _is_active(job):
-                stop(_started(job))
-                return
-        except VmborgError as error:
-            stop(error)
-            return
-
-
-def _is_active(job: BackupJob) -> bool:
-    return job.domain.state() is not DomainState.SHUT_OFF
-
-
-def _started(job: BackupJob) -> DomainStateChanged:
-    return DomainStateChanged(
-        f"The VM {job.name!r} was started while its shut-off images were read; that archive is discarded.",
-        evidence="libvirt says the domain is active",
-        remedy="None needed: the backup goes on the live way.",
-    )
-
-
-def _window_exceeded(reason: str) -> WindowExceeded:
-    return WindowExceeded(
-        "The copy was ended early so that the guest does not meet a full disk.",
-        evidence=reason,
-        remedy="Give the overlays' file system more room, raise create_deadline, or back up when it writes less.",
-    )
-
-
-def _require_unmoved(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> None:
+def _require_unmoved(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]]) -> None:
     moved = sorted(path for path, stamp in before.items() if after[path] != stamp)
     if moved:
         raise ArchiveIncomplete(
@@ -198,26 +137,23 @@ def _require_unmoved(before: dict[str, tuple[int, int]], after: dict[str, tuple[
         )
 
 
-def drop_unfinished(job: BackupJob) -> None:
-    """Delete this run's unfinished archive if borg kept one; a repository that does not answer soon is only logged.
+def drop_unfinished(job: BackupJob, destinations: Iterable[Destination]) -> None:
+    """Delete this run's unfinished archive wherever borg kept one; a repository that does not answer is only logged.
 
     The next preflight tries again.
     """
-    try:
-        job.repository.delete([job.unfinished_archive], lock_wait=DROP_LOCK_WAIT_S, timeout=DROP_TIMEOUT_S)
-    except ArchiveNotFound:
-        return
-    except VmborgError as error:
-        logger.warning("the unfinished archive %s could not be deleted: %s", job.unfinished_archive, error.brief)
+    for each in destinations:
+        if each.repository is not None:
+            drop_archive(each.repository, job.unfinished_archive)
 
 
 @step("verify", retries=True)
-def verify_archive(job: BackupJob, point: FrozenPoint, created: CreateResult) -> ArchiveFigures:
-    """Compare what borg stored with the manifest, then give the archive its final name.
+def verify_archive(job: BackupJob, point: FrozenPoint, repository: Repository, created: CreateResult) -> ArchiveFigures:
+    """Compare what borg stored in one repository with the manifest, then give the archive its final name.
 
     Raises ArchiveIncomplete (the archive is deleted), and borg's typed errors.
     """
-    name, items = _stored(job)
+    name, items = _stored(job, repository)
     wrong: list[str] = []
     for path, expected in expected_items(point.manifest).items():
         if path not in items:
@@ -225,14 +161,14 @@ def verify_archive(job: BackupJob, point: FrozenPoint, created: CreateResult) ->
         elif expected is not None and items[path].size != expected:
             wrong.append(f"{path}: {items[path].size} bytes stored, {expected} expected")
     if wrong:
-        drop_unfinished(job)
+        drop_archive(repository, job.unfinished_archive)
         raise ArchiveIncomplete(
             "What borg stored is not what the manifest promises; the archive was deleted.",
             evidence="\n".join(wrong),
             remedy="Run the backup again; if it happens twice, look at the storage of these images.",
         )
     if name != job.archive:
-        job.repository.rename(name, job.archive, lock_wait=VERIFY_LOCK_WAIT_S)
+        repository.rename(name, job.archive, lock_wait=VERIFY_LOCK_WAIT_S)
     return ArchiveFigures(
         archive=job.archive,
         disks=tuple(_figures(disk, created, items) for disk in point.manifest.disks if disk.chain),
@@ -242,12 +178,12 @@ def verify_archive(job: BackupJob, point: FrozenPoint, created: CreateResult) ->
     )
 
 
-def _stored(job: BackupJob) -> tuple[str, dict[str, ArchiveItem]]:
+def _stored(job: BackupJob, repository: Repository) -> tuple[str, dict[str, ArchiveItem]]:
     """The archive's name and items. A connection that broke while it was renamed does not tell whether it was."""
     name = job.unfinished_archive
     try:
-        items = job.repository.items(name, unique=True, lock_wait=VERIFY_LOCK_WAIT_S)
+        items = repository.items(name, unique=True, lock_wait=VERIFY_LOCK_WAIT_S)
     except ArchiveNotFound:
         name = job.archive
-        items = job.repository.items(name, unique=True, lock_wait=VERIFY_LOCK_WAIT_S)
+        items = repository.items(name, unique=True, lock_wait=VERIFY_LOCK_WAIT_S)
     return name, {item.path: item for item in items}

@@ -9,8 +9,10 @@ from infra.errors import DomainNotFound, HypervisorError, VmborgError
 from infra.hypervisor.connection import Domain, Hypervisor
 from infra.hypervisor.references import chain_paths
 from infra.journal.store import Journal
+from tasks.doctor_dumps import dump_host_findings
 from tasks.doctor_host import HOST, host_findings, libvirt_findings, repository_findings
 from tasks.doctor_vm import vm_findings
+from tasks.dumps.hosts import hosts_before
 from tasks.health import Finding, Health, failed, worst
 from tasks.open_runs import open_run
 
@@ -24,7 +26,9 @@ class Diagnosis:
 
 
 def diagnose(config: Config, *, vm: str | None = None, on_finding: Callable[[Finding], None]) -> Diagnosis:
-    """Look at the host, the repositories and every VM, or the one named. `on_finding` hears each as it is found.
+    """Look at the host, the repositories, every VM and every dump host; or at one VM and what belongs to it.
+
+    `on_finding` hears each finding as it is found.
 
     Raises DomainNotFound when there is no VM of that name; everything else that fails is a finding.
     """
@@ -46,11 +50,13 @@ def _all(config: Config, vm: str | None) -> Iterator[Finding]:
             yield from host_findings(config)
             yield failed(error, subject=HOST, check="libvirt")
             yield from _repositories(config, None)
+            yield from _dump_hosts(config, None)
             return
         yield from host_findings(config)
         yield from _told(libvirt_findings(hypervisor))
         yield from _told(_repositories(config, chosen if vm is not None else None))
         yield from _told(_vms(config, hypervisor, chosen, alone=vm is not None))
+        yield from _told(_dump_hosts(config, chosen if vm is not None else None))
 
 
 def _told(findings: Iterator[Finding]) -> Iterator[Finding]:
@@ -63,9 +69,19 @@ def _told(findings: Iterator[Finding]) -> Iterator[Finding]:
 
 def _repositories(config: Config, chosen: list[Domain] | None) -> Iterator[Finding]:
     """All of them, or those that the chosen VMs use."""
-    names = config.repositories if chosen is None else {config.policy(domain.name).repository for domain in chosen}
+    used = (name for domain in chosen or () for name in config.policy(domain.name).repositories)
+    names = config.repositories if chosen is None else dict.fromkeys(used)
     for name in names:
         yield from repository_findings(config, name)
+
+
+def _dump_hosts(config: Config, chosen: list[Domain] | None) -> Iterator[Finding]:
+    """All of them, or those that are dumped before the chosen VMs' backups."""
+    names = list(config.dumps.hosts)
+    if chosen is not None:
+        names = [each for domain in chosen for each in hosts_before(config, name=domain.name, uuid=domain.uuid)]
+    for name in names:
+        yield from dump_host_findings(config, name)
 
 
 def _vms(config: Config, hypervisor: Hypervisor, chosen: Iterable[Domain], *, alone: bool) -> Iterator[Finding]:

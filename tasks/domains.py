@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+from infra.borg.client import Repository
 from infra.borg.names import unfinished_glob
 from infra.errors import DomainBusy, DomainStateChanged, FreezeFailed, NoSpace, VmborgError
 from infra.hypervisor import images
@@ -115,8 +116,8 @@ def recover_leftovers(job: BackupJob) -> Recovery | None:
 
 
 @step("preflight", retries=True, timeout_s=PREFLIGHT_TIMEOUT_S)
-def preflight(job: BackupJob, facts: DomainFacts) -> None:
-    """Everything that can be known to fail before the guest is touched.
+def preflight(job: BackupJob, facts: DomainFacts, repository: Repository) -> None:
+    """Everything that can be known to fail before the guest is touched: on this host, and in one repository.
 
     Raises NoSpace, FreezeFailed (policy `require` without an agent), RepositoryNotFound, RepositoryLocked,
     PassphraseWrong, RepositoryInvalid.
@@ -129,16 +130,16 @@ def preflight(job: BackupJob, facts: DomainFacts) -> None:
                 evidence="the channel org.qemu.guest_agent.0 is not connected",
                 remedy="Install and start qemu-guest-agent in the guest, or set `quiesce: try`.",
             )
-    _drop_leftovers(job)
+    _drop_leftovers(job, repository)
 
 
-def _drop_leftovers(job: BackupJob) -> None:
+def _drop_leftovers(job: BackupJob, repository: Repository) -> None:
     """Delete archives of this VM whose run died before they were verified; asking for them proves the repository."""
-    wait = min(PROBE_LOCK_WAIT_S, job.repository.target.lock_wait)
-    for archive in job.repository.archives(unfinished_glob(job.uuid), lock_wait=wait, to_write=True):
+    wait = min(PROBE_LOCK_WAIT_S, repository.target.lock_wait)
+    for archive in repository.archives(unfinished_glob(job.uuid), lock_wait=wait, to_write=True):
         if (archive.comment.get("host"), archive.comment.get("uuid")) == (job.config.hypervisor.name, job.uuid):
             logger.warning("deleting %s: its run ended before it was verified", archive.name)
-            job.repository.delete([archive.name])
+            repository.delete([archive.name])
 
 
 def _require_space(job: BackupJob, facts: DomainFacts) -> None:
@@ -214,6 +215,7 @@ def _snapshot_live(
         overlays=overlays,
         was_running=facts.state is DomainState.RUNNING,
         repository=job.policy.repository,
+        replicas=job.policy.replicas,
         archive=job.unfinished_archive,
         life=life_of(facts.uuid),
     )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from infra.borg.client import Repository
 from infra.borg.names import archive_name, unfinished
 from infra.config.load import load
 from infra.config.models import Config, VmPolicy
@@ -16,7 +15,7 @@ from infra.hypervisor.connection import Domain, Hypervisor
 from infra.journal.locks import domain_lock
 from infra.journal.store import Journal
 from infra.model import StateDir
-from tasks.repositories import open_repository
+from tasks.destinations import Destinations, open_all
 from tasks.state_dir import make_state_dir
 
 
@@ -29,7 +28,7 @@ class BackupJob:
     hypervisor: Hypervisor
     domain: Domain
     journal: Journal
-    repository: Repository
+    destinations: Destinations  # that of the policy's `repository` first, then the replicas
     state: StateDir
     run_id: str
     started: datetime
@@ -82,7 +81,7 @@ def backup_job(vm: str, config_path: str | None) -> Generator[BackupJob]:
                 hypervisor=hypervisor,
                 domain=domain,
                 journal=Journal(state.journal),
-                repository=open_repository(config, policy.repository),
+                destinations=open_all(config, policy),
                 state=state,
                 run_id=secrets.token_hex(4),
                 started=datetime.now(UTC).replace(microsecond=0),

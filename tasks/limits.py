@@ -31,17 +31,18 @@ def limit_name(config: Config, repository: str) -> str:
 
 
 @contextmanager
-def one_writer(config: Config, repository: str) -> Generator[None]:
-    """Hold the repository's slot during the block; wait for it as long as it takes.
+def one_writer(config: Config, *repositories: str) -> Generator[None]:
+    """Hold the slots of these repositories during the block; wait for all of them as long as it takes.
 
     The slot is a lease of a minute that is renewed: one whose holder died is free again after that. A renewal that
     fails (the server is gone) does not end the block, nor does a slot that cannot be given back.
     """
-    name = limit_name(config, repository)
-    if not _is_deployed() or not _exists(name):
+    names = sorted({limit_name(config, each) for each in repositories}) if _is_deployed() else []
+    names = [name for name in names if _exists(name)]
+    if not names:
         yield
         return
-    slot = concurrency(name, strict=True, lease_duration=_LEASE_S, raise_on_lease_renewal_failure=False)
+    slot = concurrency(names, strict=True, lease_duration=_LEASE_S, raise_on_lease_renewal_failure=False)
     slot.__enter__()
     try:
         yield
@@ -49,7 +50,7 @@ def one_writer(config: Config, repository: str) -> Generator[None]:
         try:
             slot.__exit__(None, None, None)
         except Exception as error:  # noqa: BLE001 - whatever Prefect and its transport raise; the archive is what counts
-            logger.warning("the slot %s was not given back, its lease will end by itself: %s", name, error)
+            logger.warning("the slot %s was not given back, its lease ends by itself: %s", ", ".join(names), error)
 
 
 def _is_deployed() -> bool:

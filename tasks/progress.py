@@ -18,16 +18,22 @@ ARTIFACT_INTERVAL_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a copy is, in bytes of the images."""
+    """How far a copy is, in bytes of the images or dumps."""
 
-    source: str  # the VM
+    source: str  # the VM, the dump host
     done: int
-    total: int
+    total: int  # 0: nobody knows
     path: str = ""  # what is being read now
 
 
 Listener = Callable[[Progress], None]
 _listeners: list[Listener] = []
+
+
+def tell(progress: Progress) -> None:
+    """Call every listener of this process."""
+    for listener in _listeners:
+        listener(progress)
 
 
 @contextmanager
@@ -72,8 +78,7 @@ class ProgressReporter:
         done = min(done, self._total)
         self._percent = 100.0 * done / self._total if self._total else 100.0
         self._news.set()
-        for listener in _listeners:
-            listener(Progress(self._source, done, self._total, path))
+        tell(Progress(self._source, done, self._total, path))
 
     def report_of(self, done: int, total: int, path: str = "") -> None:
         """The same where the total is found on the way."""

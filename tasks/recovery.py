@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 
+from infra.borg.client import Repository
 from infra.config.models import Config
 from infra.errors import ArchiveNotFound, DomainBusy, DomainNotFound, VmborgError
 from infra.hypervisor.commit_live import Deadlines
@@ -22,7 +23,7 @@ from tasks.repositories import open_repository
 
 logger = logging.getLogger("vmborg.recovery")
 
-DROP_LOCK_WAIT_S, DROP_TIMEOUT_S = 5, 15.0
+_DROP_LOCK_WAIT_S, _DROP_TIMEOUT_S = 5, 15.0
 _AT_ONCE = 4
 
 
@@ -70,22 +71,37 @@ def _and_dropped(config: Config, entry: JournalEntry, recovery: Recovery) -> Rec
 
 
 def drop_unfinished(config: Config, entry: JournalEntry) -> list[str]:
-    """Delete the dead run's unfinished archive, if borg kept one.
+    """Delete the dead run's unfinished archive wherever borg kept one; what was done."""
+    actions: list[str] = []
+    names = (entry.repository, *entry.replicas)
+    for name in names if entry.archive else ():
+        if name not in config.repositories:
+            continue
+        try:
+            repository = open_repository(config, name)
+        except VmborgError as error:
+            logger.warning("the unfinished archive %s was not looked for in %s: %s", entry.archive, name, error.brief)
+            continue
+        if drop_archive(repository, entry.archive):
+            where = f" in {name}" if len(names) > 1 else ""
+            actions.append(f"deleted the unfinished archive {entry.archive}{where}")
+    return actions
+
+
+def drop_archive(repository: Repository, archive: str) -> bool:
+    """Delete an unfinished archive, if borg kept it. Whether there was one.
 
     A repository that does not answer soon is only logged: an unfinished archive is never listed as good, and the next
     backup deletes it.
     """
-    if not entry.archive or entry.repository not in config.repositories:
-        return []
     try:
-        repository = open_repository(config, entry.repository)
-        repository.delete([entry.archive], lock_wait=DROP_LOCK_WAIT_S, timeout=DROP_TIMEOUT_S)
+        repository.delete([archive], lock_wait=_DROP_LOCK_WAIT_S, timeout=_DROP_TIMEOUT_S)
     except ArchiveNotFound:
-        return []
+        return False
     except VmborgError as error:
-        logger.warning("%s: the unfinished archive %s was not looked for: %s", entry.name, entry.archive, error.brief)
-        return []
-    return [f"deleted the unfinished archive {entry.archive}"]
+        logger.warning("the unfinished archive %s was not deleted in %s: %s", archive, repository.name, error.brief)
+        return False
+    return True
 
 
 def recover_all(config: Config, *, only: str | None = None) -> list[Recovery]:

@@ -8,7 +8,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
 from infra.errors import JournalError
-from tasks.archives import ArchiveFigures
+from tasks.destinations import ArchiveFigures, Destination, Destinations
 from tasks.domains import FrozenPoint
 from tasks.growth import record
 from tasks.job import BackupJob
@@ -21,13 +21,23 @@ ARCHIVE_CREATED = "vmborg.archive.created"
 
 
 @dataclass(frozen=True, slots=True)
+class RepositoryResult:
+    """What came of the archive in one of the repositories that it goes to. Bytes, and seconds of the create step."""
+
+    repository: str
+    stored: int | None = None  # None: it is not there
+    seconds: float | None = None
+    error: dict[str, str] | None = None  # type, brief, evidence, remedy
+
+
+@dataclass(frozen=True, slots=True)
 class BackupResult:
     """One VM's backup, as `vmborg backup --json` prints it. Sizes in bytes, `frozen_ms` in milliseconds."""
 
     vm: str
     uuid: str
     archive: str
-    repository: str
+    repository: str  # the first that has it; the figures are of this one
     consistency: str
     consistency_reason: str
     frozen_ms: int
@@ -41,34 +51,38 @@ class BackupResult:
     dumps: tuple[str, ...] = ()  # archives of dumps of the same recovery point
     dump_problems: tuple[str, ...] = ()
     unexpected: str = ""  # what is unexpected about the amount of new data
+    repositories: tuple[RepositoryResult, ...] = ()  # all that it was to go to
 
     @property
     def partial(self) -> bool:
-        """Whether a writable disk is missing that nobody excluded, or a dump that was to precede it."""
-        return bool(self.uncovered or self.dump_problems)
+        """Whether a writable disk is missing that nobody excluded, or a dump that was to precede it, or a replica."""
+        return bool(self.uncovered or self.dump_problems or any(each.error for each in self.repositories))
 
 
 @step("report")
-def publish(job: BackupJob, point: FrozenPoint, figures: ArchiveFigures, recovered: tuple[str, ...]) -> BackupResult:
+def publish(job: BackupJob, point: FrozenPoint, destinations: Destinations, recovered: tuple[str, ...]) -> BackupResult:
     """Write the run's table artifact and emit the event `vmborg.archive.created`."""
+    repository, figures = next((each.name, each.figures) for each in destinations if each.figures is not None)
     result = BackupResult(
         vm=job.name,
         uuid=job.uuid,
         archive=figures.archive,
-        repository=job.policy.repository,
+        repository=repository,
         consistency=point.freeze.consistency.value,
         consistency_reason=point.freeze.reason,
         frozen_ms=point.freeze.frozen_ms,
         original=figures.original,
         stored=figures.stored,
         seconds=figures.seconds,
-        borg_seconds=job.repository.seconds,
+        borg_seconds=sum(each.repository.seconds for each in destinations if each.repository is not None),
         disks=tuple(asdict(disk) for disk in figures.disks),
         uncovered=tuple(f"{disk.target}: {disk.reason}" for disk in point.facts.uncovered),
         recovered=recovered,
         dumps=job.dumps,
         dump_problems=job.dump_problems,
-        unexpected=_growth(job, figures),
+        # What is new to a replica says nothing about what is usual: its history is another one.
+        unexpected=_growth(job, figures) if repository == job.policy.repository else "",
+        repositories=tuple(_repository_result(each) for each in destinations),
     )
     create_table_artifact(
         key=f"backup-result-{job.uuid}",
@@ -85,6 +99,13 @@ def publish(job: BackupJob, point: FrozenPoint, figures: ArchiveFigures, recover
     )
     logger.info("archive %s: %d bytes read into it, %d stored", result.archive, result.original, result.stored)
     return result
+
+
+def _repository_result(destination: Destination) -> RepositoryResult:
+    if destination.figures is None:
+        error = destination.error.facts if destination.error is not None else None
+        return RepositoryResult(destination.name, error=error)
+    return RepositoryResult(destination.name, destination.figures.stored, destination.figures.seconds)
 
 
 def _growth(job: BackupJob, figures: ArchiveFigures) -> str:
@@ -123,6 +144,11 @@ def _describe(result: BackupResult) -> str:
         f"**{result.vm}** is in `{result.repository}` as `{result.archive}`.",
         f"Consistency: {result.consistency} ({result.consistency_reason}).",
     ]
+    for each in result.repositories:
+        if each.error is not None:
+            lines.append(f"**Not in `{each.repository}`:** {each.error['type']}: {each.error['brief']}")
+        elif each.repository != result.repository:
+            lines.append(f"It is in `{each.repository}`, too.")
     lines += [f"**Not covered:** {disk}" for disk in result.uncovered]
     lines += [f"Dumped just before: `{archive}`" for archive in result.dumps]
     lines += [f"**Not dumped:** {problem}" for problem in result.dump_problems]

@@ -17,6 +17,8 @@ from infra.errors import DiskMissing, ManifestError
 from infra.hypervisor import images
 from infra.manifest import (
     ARCHIVE_DIR,
+    DOMAIN_LIVE_XML,
+    DOMAIN_XML,
     Manifest,
     ManifestBootFile,
     ManifestDisk,
@@ -139,8 +141,8 @@ def _manifest(
         consistency_reason=freeze.reason,
         frozen_ms=freeze.frozen_ms,
         filesystems_frozen=freeze.filesystems,
-        domain_xml=f"{ARCHIVE_DIR}/domain.xml",
-        domain_live_xml=f"{ARCHIVE_DIR}/domain-live.xml" if facts.live_xml else None,
+        domain_xml=DOMAIN_XML,
+        domain_live_xml=DOMAIN_LIVE_XML if facts.live_xml else None,
         autostart=autostart,
         disks=tuple(_describe_disk(disk) for disk in facts.disks),
         boot_files=boot_files,

@@ -32,11 +32,12 @@ class Source:
     state: str  # libvirt's, `gone` when it is not defined here, `unknown` when libvirt does not answer
     objective: timedelta
     repository: str  # where its backups go
+    replicas: tuple[str, ...] = ()  # where they go, too
     excluded_by: str | None = None
     run: OpenRun = NO_RUN
     stray_overlays: tuple[str, ...] = ()  # overlays of ours that it uses and no journal entry knows
     archives: tuple[VmArchive, ...] = ()
-    unreadable: bool = False  # its repository could not be read
+    unread: tuple[str, ...] = ()  # those of its repositories that could not be read
     growth: str = ""  # what was unexpected about the new data of its last backup
 
 
@@ -72,9 +73,9 @@ class Status:
 
 def judge(source: Source, now: datetime) -> VmStatus:
     """The verdict on one VM. Pure."""
-    last = next((archive for archive in reversed(source.archives) if archive.finished), None)
+    last = _newest(source)
     age = now - last.time if last else None
-    health, text, remedy = _verdict(source, last, age)
+    health, text, remedy = _verdict(source, last, age, now)
     return VmStatus(
         health=health,
         vm=source.vm,
@@ -93,9 +94,15 @@ def judge(source: Source, now: datetime) -> VmStatus:
     )
 
 
-def _verdict(source: Source, last: VmArchive | None, age: timedelta | None) -> Verdict:
+def _newest(source: Source, repository: str | None = None) -> VmArchive | None:
+    """The newest good archive, in this repository or in any; of equals the one in its own repository."""
+    good = [each for each in source.archives if each.finished and repository in {None, each.repository}]
+    return max(reversed(good), key=lambda each: (each.time, each.repository == source.repository), default=None)
+
+
+def _verdict(source: Source, last: VmArchive | None, age: timedelta | None, now: datetime) -> Verdict:
     """What endangers the guest comes before what its archives say."""
-    health, text, remedy = _danger(source) or _excused(source) or _archived(source, last, age)
+    health, text, remedy = _danger(source) or _excused(source) or _archived(source, last, age, now)
     held_by = source.run.held_by
     return health, f"{text}; being worked on by {held_by}" if held_by else text, remedy
 
@@ -108,17 +115,31 @@ def _excused(source: Source) -> Verdict | None:
     return None
 
 
-def _archived(source: Source, last: VmArchive | None, age: timedelta | None) -> Verdict:
+def _archived(source: Source, last: VmArchive | None, age: timedelta | None, now: datetime) -> Verdict:
     back_up = f"vmborg backup {vm_argument(source.vm)}"
-    if source.unreadable:
-        return Health.UNKNOWN, f"its repository {source.repository!r} cannot be read", ""
+    young = age is not None and age <= source.objective
+    if source.unread and not (source.replicas and young):
+        return Health.UNKNOWN, f"its repository {source.unread[0]!r} cannot be read", ""
     if last is None or age is None:
         return Health.CRITICAL, "never backed up", back_up
     if age > source.objective:
         return Health.CRITICAL, "the last good archive is older than its objective", back_up
     if age < -_CLOCK_TOLERANCE:
         return Health.WARNING, "the last archive is from the future", "Look at the clocks of the hypervisors."
+    behind = _behind(source, now)
+    if behind:
+        return Health.WARNING, f"no good archive within its objective in: {', '.join(behind)}", back_up
     return _remarks(source, last)
+
+
+def _behind(source: Source, now: datetime) -> list[str]:
+    """The repositories that should have a young archive, as others do, and have none."""
+    found: list[str] = []
+    for name in (source.repository, *source.replicas) if source.replicas else ():
+        newest = _newest(source, name)
+        if newest is None or now - newest.time > source.objective:
+            found.append(f"{name} (cannot be read)" if name in source.unread else name)
+    return found
 
 
 def _remarks(source: Source, last: VmArchive) -> Verdict:
@@ -198,10 +219,11 @@ def _source(config: Config, name: str, uuid: str, *, state: str, catalogue: Cata
         state=state,
         objective=policy.objective,
         repository=policy.repository,
+        replicas=policy.replicas,
         excluded_by=config.is_excluded(name),
         run=open_run(config, uuid),
         archives=catalogue.of(uuid),
-        unreadable=policy.repository in catalogue.failures,
+        unread=tuple(name for name in policy.repositories if name in catalogue.failures),
         growth=_growth(config, uuid),
     )
 

@@ -1,6 +1,7 @@
 """What holds for every test: no skips, and nothing of the caller's environment."""
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -22,6 +23,11 @@ os.environ |= {
     "PREFECT_PROFILES_PATH": os.devnull,  # a profile in the caller's home may name a server too
 }
 
+
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    # `nohup make test` and `make test &` leave them ignored, and so would every program be that a test starts.
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 _shared_daemons = pytest.StashKey[Daemons]()
 

@@ -39,7 +39,8 @@ class Outcome:
 def command(context: Context, *, vms: tuple[str, ...], everything: bool) -> int:
     """Back up VMs now, live; each becomes one complete archive.
 
-    Exit code 1 if a VM failed, 3 if one is partial (a writable disk is neither covered nor excluded).
+    Exit code 1 if a VM failed, 3 if one is partial (a writable disk is neither covered nor excluded, or one of its
+    repositories has no archive).
     """
     if bool(vms) == everything:
         raise UsageError("Say which VMs: either their names or --all.", remedy="See `vmborg backup --help`.")
@@ -47,7 +48,7 @@ def command(context: Context, *, vms: tuple[str, ...], everything: bool) -> int:
     names = _all_names(context) if everything else list(dict.fromkeys(vms))
     quiet_environment(console_level(context))
     with prefect_api(config.state_dir) as wait_for_api:
-        import_module("flows.backup_vm").backup_vm.on_running(_heed_signals_again)
+        import_module("flows.backup_vm").backup_vm.on_running(heed_signals_again)
         if not context.verbose:
             _quieten()
         wait_for_api()
@@ -68,7 +69,8 @@ def _is_news(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR and not record.getMessage().startswith("View at ")
 
 
-def _heed_signals_again(_flow: object, _run: object, _state: object) -> None:
+def heed_signals_again(_flow: object, _run: object, _state: object) -> None:
+    """For a flow's `on_running`: Prefect has taken SIGTERM for it."""
     heed_signals()
 
 
@@ -95,7 +97,8 @@ def _back_up(context: Context, name: str) -> Outcome:
     with context.output.progress(f"{name}: preparing") as bar:
 
         def show(progress: Progress) -> None:
-            bar.update(progress.done, total=progress.total, text=f"{name}: reading")
+            what = "reading" if progress.source == name else f"dumping {progress.source}"
+            bar.update(progress.done, total=progress.total or None, text=f"{name}: {what}")
 
         with listening(show):
             try:
@@ -149,6 +152,12 @@ def _print(context: Context, outcomes: Sequence[Outcome]) -> None:
     for result in done:
         for disk in result.uncovered:
             context.output.note(f"{result.vm}: not covered: {disk}")
+        for each in result.repositories:
+            if each.error is not None:
+                context.output.note(
+                    f"{result.vm}: not in the repository {each.repository}: {each.error['brief']}\n"
+                    f"What to do: {each.error['remedy']}"
+                )
         if result.unexpected:
             context.output.note(f"{result.vm}: unexpected growth: {result.unexpected}")
         for problem in result.dump_problems:

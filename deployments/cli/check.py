@@ -1,15 +1,13 @@
 """`vmborg check`: run the flow check."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
 
 from deployments.cli.context import Context, pass_context
-from deployments.cli.flowrun import console_level, result_of
+from deployments.cli.flowrun import calling
 from deployments.cli.output import error_data, exit_code_of
 from deployments.cli.words import size
-from deployments.embedded import prefect_api, quiet_environment
 
 if TYPE_CHECKING:
     from tasks.checking.run import Checked
@@ -26,14 +24,9 @@ def command(context: Context, *, verify_data: bool, repository: str | None) -> i
     """
     from tasks.growth import all_unexpected
 
-    config = context.config
-    quiet_environment(console_level(context))
-    with prefect_api(config.state_dir) as wait_for_api:
-        flow = import_module("flows.check").check
-        wait_for_api()
-        path = str(context.config_path) if context.config_path else None
-        done: list[Checked] = result_of(flow(path, repository, verify_data=verify_data, return_state=True))
-    growth = all_unexpected(config.state)
+    with calling(context, "check") as check:
+        done: list[Checked] = check(repository, verify_data=verify_data)
+    growth = all_unexpected(context.config.state)
     context.output.document({"repositories": [_data(each) for each in done], "unexpected_growth": growth})
     for each in done:
         _print(context, each)

@@ -1,8 +1,12 @@
 """What verbs have in common that run a flow in this process."""
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from deployments.cli.context import Context
+from deployments.embedded import prefect_api, quiet_environment
 from infra.errors import VmborgError
 
 
@@ -11,6 +15,25 @@ def console_level(context: Context) -> str:
     if context.verbose:
         return "DEBUG"
     return "CRITICAL" if context.json or context.output.stderr.isatty() else "INFO"
+
+
+@contextmanager
+def calling(context: Context, name: str) -> Generator[Callable[..., Any]]:
+    """Call the flow `name`, with a Prefect server at hand; what is yielded returns its result as `result_of` does.
+
+    The configuration's path is given to it as its first argument. Nothing may import Prefect before: it reads its
+    settings then.
+    """
+    quiet_environment(console_level(context))
+    with prefect_api(context.config.state_dir) as wait_for_api:
+        flow: Any = getattr(import_module(f"flows.{name}"), name)
+        wait_for_api()
+        path = str(context.config_path) if context.config_path else None
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            return result_of(flow(path, *arguments, **named, return_state=True))
+
+        yield call
 
 
 def result_of(state: Any) -> Any:

@@ -128,12 +128,7 @@ def exit_code_of(errors: Sequence[VmborgError]) -> int:
 
 def error_data(error: VmborgError) -> dict[str, str]:
     """An error as JSON-like data."""
-    return {
-        "type": type(error).__name__,
-        "brief": error.brief,
-        "evidence": error.evidence,
-        "remedy": error.remedy,
-    }
+    return error.facts
 
 
 def _plain(value: object) -> Any:

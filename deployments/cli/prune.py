@@ -1,15 +1,13 @@
 """`vmborg prune`: run the flow prune."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from deployments.cli.context import Context, pass_context
-from deployments.cli.flowrun import console_level, result_of
+from deployments.cli.flowrun import calling
 from deployments.cli.output import error_data, exit_code_of
 from deployments.cli.words import size
-from deployments.embedded import prefect_api, quiet_environment
 
 if TYPE_CHECKING:
     from tasks.retention.model import Pruned
@@ -25,13 +23,8 @@ def command(context: Context, *, dry_run: bool, repository: str | None) -> int:
     The newest good archive of a VM and what is held stay, whatever the rules say. Only the repository's maintainer
     deletes; with append_only nothing is deleted. Exit code 1 if a repository could not be pruned.
     """
-    config = context.config
-    quiet_environment(console_level(context))
-    with prefect_api(config.state_dir) as wait_for_api:
-        flow = import_module("flows.prune").prune
-        wait_for_api()
-        path = str(context.config_path) if context.config_path else None
-        done: list[Pruned] = result_of(flow(path, repository, dry_run=dry_run, return_state=True))
+    with calling(context, "prune") as prune:
+        done: list[Pruned] = prune(repository, dry_run=dry_run)
     _print(context, done, dry_run=dry_run)
     return exit_code_of([each.error for each in done if each.error])
 

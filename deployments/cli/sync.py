@@ -3,17 +3,15 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from deployments.cli.context import Context, pass_context
-from deployments.cli.flowrun import console_level, result_of
+from deployments.cli.flowrun import calling
 from deployments.cli.output import error_data, exit_code_of
 from deployments.cli.words import duration, size
-from deployments.embedded import prefect_api, quiet_environment
 from infra.errors import UsageError, VmborgError
 
 if TYPE_CHECKING:
@@ -54,22 +52,15 @@ def command(context: Context, *, words: tuple[str, ...], to: Path | None, at: da
 def _copy(context: Context, name: str | None, how: dict[str, bool]) -> int:
     from tasks.cloud.job import cloud_names
 
-    config = context.config
-    cloud_names(config, name)  # a wrong name needs no server to be told
-    quiet_environment(console_level(context))
-    with prefect_api(config.state_dir) as wait_for_api:
+    cloud_names(context.config, name)  # a wrong name needs no server to be told
+    with calling(context, "cloud_sync") as sync, context.output.progress("copying") as bar:
         from tasks.progress import Progress, listening
 
-        flow = import_module("flows.cloud_sync").cloud_sync
-        wait_for_api()
-        path = str(context.config_path) if context.config_path else None
-        with context.output.progress("copying") as bar:
+        def show(progress: Progress) -> None:
+            bar.update(progress.done, total=progress.total or None, text=f"{progress.source}: {progress.path}")
 
-            def show(progress: Progress) -> None:
-                bar.update(progress.done, total=progress.total or None, text=f"{progress.source}: {progress.path}")
-
-            with listening(show):
-                done: dict[str, Copied | VmborgError] = result_of(flow(path, name, **how, return_state=True))
+        with listening(show):
+            done: dict[str, Copied | VmborgError] = sync(name, **how)
     _print(context, done, dry_run=how["dry_run"])
     return exit_code_of([each for each in done.values() if isinstance(each, VmborgError)])
 

@@ -3,12 +3,10 @@
 Every method raises BorgError's subtypes (infra/borg/failures.py) and CommandNotFound.
 """
 
-import errno
 import json
 import os
 import threading
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,9 +20,9 @@ from infra.borg.answers import (
     repository_info,
     require_mode,
 )
-from infra.borg.command import Finished, Target, run_borg
+from infra.borg.command import Finished, Target, extract_target, run_borg
 from infra.borg.messages import ArchiveProgress, Message, PercentProgress
-from infra.errors import BorgError, NoSpace, RepositoryLocked, RepositoryNotFound
+from infra.errors import RepositoryLocked, RepositoryNotFound
 
 __all__ = ["ArchiveInfo", "ArchiveItem", "CreateResult", "Repository", "RepositoryInfo"]
 
@@ -196,6 +194,11 @@ class Repository:
         """Rename an archive; `lock_wait` in seconds. Raises ArchiveNotFound, ArchiveExists."""
         self._borg("rename", self._named(old), new, lock_wait=lock_wait, timeout=_QUERY_S)
 
+    @property
+    def _segments(self) -> Sequence[str]:
+        """Where the repository's segments are (borg docs: internals, Segments), if on this host."""
+        return [f"{self.location}/data"] if self.location.startswith("/") else []
+
     def _named(self, archive: str) -> str:
         return f"{self.location}::{archive}"
 
@@ -269,32 +272,23 @@ class Repository:
         # pp: takes the rest as the beginning of a path, not as a pattern (borg help patterns).
         exact = [f"pp:{path}" for path in paths]
         options = ["--sparse", *_CONTENT_ONLY, *progress]
-        with _target(str(directory)):
-            self._borg("extract", *options, self._named(archive), *exact, cwd=directory, listener=listen)
+        with extract_target(str(directory)):
+            self._borg(
+                *("extract", *options, self._named(archive), *exact),
+                cwd=directory,
+                listener=listen,
+                read_ahead=self._segments,
+            )
 
     def extract_to(self, archive: str, path: str, file: IO[bytes]) -> None:
         """Write the content of one file of an archive to an open file or device, holes as zeros.
 
         Raises ArchiveNotFound; NoSpace; ArchiveIncomplete when the archive has no such path.
         """
-        with _target(str(file.name)):
-            self._borg("extract", "--stdout", self._named(archive), f"pp:{path}", output=file)
+        with extract_target(str(file.name)):
+            named = self._named(archive)
+            self._borg("extract", "--stdout", named, f"pp:{path}", output=file, read_ahead=self._segments)
 
     def extract_stdout(self, archive: str, path: str) -> str:
         """The content of one small text file of an archive."""
         return self._borg("extract", "--stdout", self._named(archive), f"pp:{path}").stdout
-
-
-@contextmanager
-def _target(place: str) -> Generator[None]:
-    """An extract writes to its target alone: what is full then is not the repository. Raises NoSpace."""
-    try:
-        yield
-    except BorgError as error:
-        if os.strerror(errno.ENOSPC) not in error.evidence:
-            raise
-        raise NoSpace(
-            f"There is no room left in {place}; what was extracted is not whole.",
-            evidence=error.evidence,
-            remedy="Make room there, or restore to another place.",
-        ) from error

@@ -8,7 +8,8 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -19,6 +20,7 @@ from infra.borg.messages import LogMessage, Message, parse_line
 from infra.borg.readahead import ReadAhead
 from infra.errors import (
     BorgError,
+    CommandTimedOut,
     NoSpace,
     RepositoryFull,
     RepositoryInvalid,
@@ -163,6 +165,21 @@ def _known_better(target: Target, error: BorgError) -> VmborgError:
     return error
 
 
+@contextmanager
+def extract_target(place: str) -> Generator[None]:
+    """An extract writes to its target alone: what is full then is not the repository. Raises NoSpace."""
+    try:
+        yield
+    except BorgError as error:
+        if os.strerror(errno.ENOSPC) not in error.evidence:
+            raise
+        raise NoSpace(
+            f"There is no room left in {place}; what was extracted is not whole.",
+            evidence=error.evidence,
+            remedy="Make room there, or restore to another place.",
+        ) from error
+
+
 def _is_empty_folder(location: str) -> bool:
     """A mount point without its disk, or a fresh disk."""
     folder = Path(location)
@@ -221,8 +238,9 @@ class _Run:
             self._look()
             alive = [thread for thread in self._threads if thread.is_alive()]
             (alive or self._threads)[-1].join(_POLL_S)
-            if not alive and self._child.poll() is None:  # it closed both pipes and goes on
-                time.sleep(_POLL_S)
+            if not alive:  # it closed both pipes, and ends now or goes on
+                with suppress(CommandTimedOut):
+                    self._child.wait(_POLL_S)
         if self._problem is not None:
             raise self._problem
         return stopped

@@ -1,7 +1,8 @@
 """Archives of ordinary files: dumps, which grow and shift, where a VM's images change in place.
 
-The rolling chunker of borg's default finds what is the same although it moved. A file counts as unchanged by its mtime:
-what a tree takes over from the last one is a hard link, and to link a file changes its ctime.
+A rolling chunker finds what is the same although it moved. Its chunks are of 128 KiB on average, where borg's default
+is 2 MiB: a dump changes in many places, and each place costs a chunk (docs/adr/0015). A file counts as unchanged by its
+mtime: what a tree takes over from the last one is a hard link, and to link a file changes its ctime.
 """
 
 import json
@@ -11,6 +12,7 @@ from infra.borg.answers import CreateResult, CreateWatch
 from infra.borg.client import Repository
 from infra.borg.command import run_borg
 
+_CHUNKER = "buzhash,15,21,17,4095"
 _CHECKPOINT_INTERVAL_S = 10 * 365 * 86400  # never, as for images
 
 
@@ -24,7 +26,7 @@ def create_files(
         [
             *("create", "--json", "--list", "--filter", "AMUCE", "--files-cache", "mtime,size,inode"),
             *("--files-changed", "mtime", "--noflags", "--noxattrs", "--noacls"),
-            *("--compression", repository.compression, "--comment", comment),
+            *("--compression", repository.compression, "--comment", comment, "--chunker-params", _CHUNKER),
             *("--checkpoint-interval", str(_CHECKPOINT_INTERVAL_S)),
             *(f"{repository.location}::{archive}", "--", path),
         ],

@@ -14,7 +14,7 @@ from infra.errors import ArchiveIncomplete, RepositoryDamaged, RepositoryLocked
 from infra.errors_upkeep import RepositoryAppendOnly
 from infra.process import Child, spawn
 
-_FREED = re.compile(r"^compaction freed about (.+) repository space\.")
+_FREED = re.compile(r"^(?:Remote: )?compaction freed about (.+) repository space\.")
 _SIZE = re.compile(r"(-?[\d.]+) ?([kMGTPEZY]?)B")
 _POWERS = " kMGTPEZY"
 _LOCKED = "locked"
@@ -25,8 +25,9 @@ OnProgress = Callable[[PercentProgress], None]
 def compact(repository: Repository) -> int:
     """Free the space of deleted archives; about how many bytes it freed.
 
-    borg says "compaction freed about ..." when it compacts (borg/repository.py, compact_segments). A server that runs
-    `borg serve --append-only` takes the command, does nothing, and says nothing: that is all a client sees of it.
+    borg says "compaction freed about ..." when it compacts (borg/repository.py), and "Remote: " before
+    that when a server did (borg/remote.py, handle_remote_line). A server that runs `borg serve --append-only` takes the
+    command, does nothing, and says nothing: that is all a client sees of it.
     Raises RepositoryAppendOnly when the line is missing, and BorgError's subtypes.
     """
     said: list[str] = []

@@ -51,4 +51,6 @@ class CloudConfig(Section):
         default=10, ge=0, le=100, description="Percent that the repository may be smaller than the copy, beyond prune."
     )
     transfers: int = Field(default=4, ge=1, le=64, description="How many files are copied at a time.")
-    stall: Seconds = Field(default=600, description="The copy is given up when nothing moves for this long.")
+    stall: Seconds = Field(
+        default=600, description="A connection is given up when nothing comes for this long, the copy after twice that."
+    )

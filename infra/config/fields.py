@@ -71,13 +71,6 @@ _SIZE_SCHEMA: dict[str, Any] = {
     "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": SIZE_PATTERN}]
 }
 
-Seconds = Annotated[
-    int,
-    Field(gt=0),
-    BeforeValidator(_seconds),
-    PlainSerializer(render_duration, return_type=str),
-    WithJsonSchema(_DURATION_SCHEMA),
-]
 Pause = Annotated[
     int,
     Field(ge=0),
@@ -85,6 +78,7 @@ Pause = Annotated[
     PlainSerializer(render_duration, return_type=str),
     WithJsonSchema(_DURATION_SCHEMA),
 ]
+Seconds = Annotated[Pause, Field(gt=0), WithJsonSchema(_DURATION_SCHEMA)]
 Duration = Annotated[
     timedelta,
     Field(gt=timedelta(0)),

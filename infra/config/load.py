@@ -208,11 +208,10 @@ def _cross_check(data: dict[str, Any], parsed: Parsed) -> list[Problem]:
         policies["dumps", "hosts", host] = _mapping(data, "dumps", "hosts", host)
     problems: list[Problem] = []
     for path, policy in policies.items():
-        here: PathInFile = (*path, "repository")
-        name = policy.get("repository", None if "overrides" in path[:2] else "main")
-        if isinstance(name, str) and repositories and name not in repositories:
-            problem = f"there is no repository {name!r}" + _suggestion(name, list(repositories))
-            problems.append(Problem(parsed.line(here), here, problem))
+        for here, name in _named_repositories(path, policy):
+            if isinstance(name, str) and repositories and name not in repositories:
+                problem = f"there is no repository {name!r}" + _suggestion(name, list(repositories))
+                problems.append(Problem(parsed.line(here), here, problem))
     places: dict[str, str] = {}
     for name in repositories:
         location = _mapping(repositories, name).get("location")
@@ -223,6 +222,14 @@ def _cross_check(data: dict[str, Any], parsed: Parsed) -> list[Problem]:
             here = ("repositories", name, "location")
             problems.append(Problem(parsed.line(here), here, f"the same as that of {other!r}"))
     return problems
+
+
+def _named_repositories(path: PathInFile, policy: dict[str, Any]) -> Iterator[tuple[PathInFile, Any]]:
+    yield (*path, "repository"), policy.get("repository", None if "overrides" in path[:2] else "main")
+    replicas: Any = policy.get("replicas")
+    if isinstance(replicas, list):
+        for index, name in enumerate(cast("list[Any]", replicas)):
+            yield (*path, "replicas", index), name
 
 
 def _secret_mistakes(data: dict[str, Any]) -> Iterator[tuple[PathInFile, str]]:
@@ -285,5 +292,7 @@ def _contradictions(config: Config) -> Iterator[tuple[PathInFile, str]]:
 def _policy_contradictions(policy: VmPolicy, written: set[str]) -> Iterator[tuple[str, str]]:
     if "retention" in written and policy.retention.keeps_nothing:
         yield "retention", "keeps no archive at all"
+    if written & {"repository", "replicas"} and len(set(policy.repositories)) != len(policy.repositories):
+        yield "replicas", "names a repository twice, or the one that the archives go to anyway"
     if written & {"min_free", "min_free_start"} and policy.min_free_start < policy.min_free:
         yield "min_free_start", "must not be smaller than min_free: every copy would be given up at once"

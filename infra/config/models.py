@@ -40,6 +40,7 @@ from infra.config.upkeep import CheckConfig, RetiredConfig
 from infra.model import Quiesce, StateDir
 
 _UNENCRYPTED = "none"
+_SSH = "ssh"
 
 
 def missing_passphrase(encryption: str) -> str:
@@ -102,6 +103,11 @@ class RepositoryConfig(Section):
         description="The only hypervisor (`hypervisor.name`) that prunes it; this one if left out.",
         examples=["kvm1"],
     )
+    maintainer_key: AbsolutePath | None = Field(
+        default=None,
+        description="A private key for SSH: only a host that has this file prunes the repository, and does it with "
+        "this key. append_only speaks of the other keys then.",
+    )
     remote_path: Text | None = Field(
         default=None,
         description="borg's path on the server, if not on its PATH.",
@@ -125,11 +131,22 @@ class RepositoryConfig(Section):
             raise ValueError(problem)
         return self
 
+    @model_validator(mode="after")
+    def _key_for_ssh(self) -> "RepositoryConfig":
+        if self.maintainer_key is not None and not self.location.startswith("ssh://"):
+            raise ValueError("maintainer_key is for a repository that SSH leads to")
+        if self.maintainer_key is not None and Path((self.rsh or _SSH).split()[0]).name != _SSH:
+            raise ValueError("maintainer_key needs an rsh that begins with ssh: the key becomes an option of it")
+        return self
+
 
 class VmPolicy(Section):
     """How a VM is backed up."""
 
     repository: str = Field(default="main", description="The repository, by its name above.", examples=["main"])
+    replicas: tuple[Text, ...] = Field(
+        default=(), description="Further repositories that every archive is written to, each by itself."
+    )
     quiesce: Quiesce = Field(
         default=Quiesce.TRY,
         description="require: fail unless the guest agent froze the file systems; try: else go on with what "
@@ -170,6 +187,11 @@ class VmPolicy(Section):
     min_free_start: Size = Field(
         default=ByteSize(2 * 1024**3), description="Free space there without which no backup is begun."
     )
+
+    @property
+    def repositories(self) -> tuple[str, ...]:
+        """Every repository that an archive goes to: its own, then the replicas."""
+        return (self.repository, *self.replicas)
 
     def written(self) -> dict[str, Any]:
         """Only the keys that stand in the file, as JSON-like data."""

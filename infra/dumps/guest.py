@@ -8,6 +8,9 @@ from infra.dumps.script import remote_command
 from infra.dumps.source import Source
 
 SCRIPT = "/usr/local/sbin/vmborg-dump"
+REFUSED = "this key may not run"
+"""How its answer begins to what it does not let through."""
+
 _HEAD = """\
 #!/bin/sh
 # The forced command of vmborg's dump key: it runs what is listed here and nothing else.
@@ -21,9 +24,9 @@ internal-sftp|*/sftp-server)
     if [ -x "$server" ]; then exec "$server" -R; fi
   done ;;
 """
-_TAIL = """\
+_TAIL = f"""\
 esac
-echo "this key may not run: ${SSH_ORIGINAL_COMMAND-a shell}" >&2
+echo "{REFUSED}: ${{SSH_ORIGINAL_COMMAND-a shell}}" >&2
 exit 126
 """
 

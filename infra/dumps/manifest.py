@@ -12,6 +12,7 @@ from infra.dumps.source import Role
 from infra.errors import ManifestError
 
 FILE = "manifest.json"
+_SHOWN = 5  # failures of one source; a folder without rights has thousands
 
 
 def _relative(path: str) -> str:
@@ -56,6 +57,11 @@ class Failure(_Part):
     exit_code: int | None = None
 
     @property
+    def line(self) -> str:
+        """What and why; of a file its error says both."""
+        return self.error if self.role is Role.FILE else f"{self.title}: {self.error}"
+
+    @property
     def title(self) -> str:
         """What people call it."""
         return self.database or self.path or self.role.value
@@ -82,6 +88,15 @@ class DumpedSource(_Part):
     def good(self) -> bool:
         """Whether everything that was wanted is there and fresh."""
         return not (self.error or self.failures or self.stale)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What failed, a line each, the first few of many."""
+        lines = [f"{self.source}: {self.error}"] if self.error else []
+        lines += [f"{self.source}: {failure.line}" for failure in self.failures]
+        left = len(lines) - _SHOWN
+        more = [f"{self.source}: and {left} more, see `vmborg dumps list HOST --archive NAME`"] if left > 0 else []
+        return tuple(lines[:_SHOWN] + more)
 
     @property
     def fresh(self) -> bool:
@@ -142,4 +157,4 @@ def read(directory: Path) -> DumpManifest | None:
 
 def carried(dump: Dump, error: str) -> Dump:
     """An earlier dump, as it is kept in place of one that failed."""
-    return dump.model_copy(update={"stale": True, "error": " ".join(error.split())[:500]})
+    return dump.model_copy(update={"stale": True, "error": " ".join(error.split())[:800]})

@@ -68,6 +68,8 @@ class Source(BaseModel):
 
     login_variable: ClassVar[str] = ""
     """The environment variable from which its programs take a password; "" if it takes none."""
+    prover: ClassVar[str] = ""
+    """The local program of `proof_command`; "" if it needs none."""
 
     kind: Any
     name: Label | None = Field(default=None, description="Its name in the tree, in archives and commands; else `kind`.")
@@ -110,6 +112,11 @@ class Source(BaseModel):
 
     def restoring(self, unit: Unit) -> str:  # noqa: ARG002 - what others need
         """A script that takes such a dump as its input and puts it into the database; "" if there is none."""
+        return ""
+
+    @property
+    def by_hand(self) -> str:
+        """What to do with a dump of it, where vmborg does not put it back itself; "" where `restoring` does."""
         return ""
 
     def unit_of(self, role: Role, database: str) -> Unit:

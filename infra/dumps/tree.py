@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from infra.dumps.manifest import FILE, DumpManifest, read, render
 from infra.errors import NoSpace, StorageError
@@ -73,7 +74,8 @@ class Tree:
     def commit(self, manifest: DumpManifest) -> None:
         """Write the manifest and let `latest` lead to the new tree. Raises StorageError, NoSpace."""
         with storing(self.directory):
-            (self._making / CONTENT / FILE).write_text(render(manifest), encoding="utf-8")
+            with create(self._making / CONTENT / FILE) as file:
+                file.write(render(manifest).encode("utf-8"))
             _sync(self._making)
             self._making.rename(self._final)
             link = self.directory / "latest.new"
@@ -97,6 +99,12 @@ class Tree:
         for path in self.directory.glob("tree.*"):
             if path.name != keep:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def create(path: Path) -> BinaryIO:
+    """A new file, unbuffered, for its owner only: whoever extracts the archive one day gets it with this mode."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    return cast("BinaryIO", os.fdopen(descriptor, "wb", buffering=0))
 
 
 @contextmanager

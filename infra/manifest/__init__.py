@@ -2,6 +2,8 @@
 
 from infra.manifest.models import (
     ARCHIVE_DIR,
+    DOMAIN_LIVE_XML,
+    DOMAIN_XML,
     MANIFEST_PATH,
     Manifest,
     ManifestBootFile,
@@ -13,6 +15,8 @@ from infra.manifest.text import expected_items, parse, render
 
 __all__ = [
     "ARCHIVE_DIR",
+    "DOMAIN_LIVE_XML",
+    "DOMAIN_XML",
     "MANIFEST_PATH",
     "Manifest",
     "ManifestBootFile",

@@ -17,6 +17,9 @@ ARCHIVE_DIR = "vmborg"
 
 MANIFEST_PATH = f"{ARCHIVE_DIR}/manifest.json"
 
+DOMAIN_XML, DOMAIN_LIVE_XML = f"{ARCHIVE_DIR}/domain.xml", f"{ARCHIVE_DIR}/domain-live.xml"
+"""Where a backup puts the definitions; a reader goes by what the manifest says."""
+
 # C1 is in it: \x9b begins an escape sequence as ESC [ does.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LONGEST_PATH = 4096  # PATH_MAX, limits.h

@@ -5,17 +5,21 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from infra.errors import CommandNotFound
 from infra.process import Child, spawn
-from infra.rclone.failures import failure
+from infra.rclone.failures import failure, silence
 
 logger = logging.getLogger("vmborg.rclone")
 
 _KEPT = 200
+_PATIENCE = 2  # times `stall`: one connection may be given up, and the file tried again
 _BAD_LEVELS = {"error", "critical"}
 
 
@@ -27,7 +31,7 @@ class Place:
     remote: str  # s3:bucket/vmborg
     bandwidth: str | None = None
     transfers: int = 4
-    stall: int = 600  # seconds without a byte after which a connection is given up
+    stall: int = 600  # seconds without a byte after which a connection is given up; after twice that, all of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,13 @@ class Transfer:
     total: int
     speed: float
     eta: float | None  # seconds
+    files: int = 0  # copied, moved or deleted
+    checks: int = 0  # files that were compared
+
+    @property
+    def moved(self) -> tuple[int, int, int]:
+        """What grows as long as it gets on."""
+        return self.done, self.files, self.checks
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +91,28 @@ def run_rclone(
     options += ["--transfers", str(place.transfers)]
     options += ["--bwlimit", place.bandwidth] if place.bandwidth else []
     argv = [binary(), *arguments, *options]
-    with spawn(argv, env=environment(), stdin=input_text is not None, own_session=True) as child:
-        log = _Log(child, on_transfer)
+    with _start(argv, stdin=input_text is not None) as child:
+        log = _Log(child, on_transfer, patience=_PATIENCE * place.stall)
         if input_text is not None:
             threading.Thread(target=_feed, args=(child, input_text), daemon=True).start()
         stdout = child.stdout.read()
         code = child.wait()
         said = log.finish()
+    if log.stalled:
+        raise silence(argv, _PATIENCE * place.stall, remote=place.remote)
     if code not in expected:
         raise failure(argv, code, said, remote=place.remote)
     return Ended(code, stdout, tuple(said))
+
+
+@contextmanager
+def _start(argv: Sequence[str], *, stdin: bool) -> Generator[Child]:
+    try:
+        with spawn(argv, env=environment(), stdin=stdin, own_session=True) as child:
+            yield child
+    except CommandNotFound as error:
+        error.remedy = "rclone comes with vmborg: run `make setup` again, or put the program there."
+        raise
 
 
 def _feed(child: Child, text: str) -> None:
@@ -101,9 +124,17 @@ def _feed(child: Child, text: str) -> None:
 
 
 class _Log:
-    """Reads rclone's JSON lines: errors are kept, statistics are told."""
+    """Reads rclone's JSON lines: errors are kept, statistics are told.
 
-    def __init__(self, child: Child, on_transfer: OnTransfer | None) -> None:
+    A copy of many files in which nothing moves for `patience` seconds is ended: rclone itself gives up one file after
+    the other, each after `--timeout`.
+    """
+
+    def __init__(self, child: Child, on_transfer: OnTransfer | None, *, patience: int) -> None:
+        self.stalled = False
+        self._patience = patience
+        self._farthest = (0, 0, 0)
+        self._moved = time.monotonic()
         self._child = child
         self._on_transfer = on_transfer
         self._said: list[str] = []
@@ -125,10 +156,21 @@ class _Log:
                 self._said.append(message)
                 del self._said[:-_KEPT]
             if stats is not None and self._on_transfer is not None and self._problem is None:
+                self._watch(stats)
                 try:
                     self._on_transfer(stats)
                 except Exception as error:  # noqa: BLE001 - raised again by finish(); the pipe must be read on
                     self._problem = error
+
+    def _watch(self, stats: Transfer) -> None:
+        now = time.monotonic()
+        # What is sent again is taken off again: only what goes beyond all that was before counts.
+        farthest = tuple(map(max, self._farthest, stats.moved))
+        if farthest != self._farthest:
+            self._farthest, self._moved = farthest, now
+        elif now - self._moved > self._patience and not self.stalled:
+            self.stalled = True
+            self._child.popen.terminate()
 
 
 def parse_line(line: str) -> tuple[str, str, Transfer | None]:
@@ -159,4 +201,6 @@ def _transfer(stats: Any) -> Transfer | None:
         total=int(data.get("totalBytes") or 0),
         speed=float(data.get("speed") or 0),
         eta=float(eta) if isinstance(eta, int | float) else None,
+        files=sum(int(data.get(key) or 0) for key in ("transfers", "renames", "deletes")),
+        checks=int(data.get("checks") or 0),
     )

@@ -5,6 +5,7 @@ of the backends decide. What is not known is a CloudError: an unknown failure is
 """
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,13 +68,20 @@ _KINDS = (
         RemoteUnreachable,
         re.compile(
             r"connection refused|no such host|timed? ?out|connection reset|broken pipe|connection lost|network is "
-            r"unreachable|no route to host|unexpected EOF|: EOF\b|i/o timeout|deadline exceeded|StatusCode: 50[234]",
+            r"unreachable|no route to host|unexpected EOF|: EOF\b|i/o timeout|deadline exceeded|StatusCode: 50[0234]",
             re.IGNORECASE,
         ),
         "The remote {remote} does not answer, or the connection broke.",
-        "Look at the network and at `remote`; the next copy goes on where this one ended.",
+        "Look at the network, at `remote` and whether its server has room; the next copy goes on where this one ended.",
     ),
 )
+
+
+def silence(argv: Sequence[str], seconds: int, *, remote: str) -> VmborgError:
+    """The error of a rclone that was ended because nothing moved for so long."""
+    kind = _KINDS[-1]
+    evidence = f"{shlex.join(argv)}\nnothing moved for {seconds} s; it was ended"
+    return kind.error(kind.brief.format(remote=remote), evidence=evidence, remedy=kind.remedy)
 
 
 def failure(argv: Sequence[str], returncode: int, said: Sequence[str], *, remote: str) -> VmborgError:

@@ -19,9 +19,11 @@ from typing import Any
 
 import paramiko
 
-from infra.errors import ConnectionLost, HostKeyChanged, HostKeyUnknown, HostUnreachable, LoginRefused, SshError
+from infra.errors import ConnectionLost, SshError
 from infra.ssh.drain import Drain
 from infra.ssh.endpoint import Endpoint, HostKey
+from infra.ssh.group import membership
+from infra.ssh.refusals import key_changed, key_unusable, login_refused, not_pinned, unreachable
 
 logger = logging.getLogger("vmborg.ssh")
 # It logs what it raises as well, with tracebacks.
@@ -63,21 +65,11 @@ def connect(endpoint: Endpoint) -> "Generator[Connection]":
 
 def _connected(endpoint: Endpoint, closing: ExitStack) -> paramiko.Transport:
     if endpoint.pinned is None:
-        raise HostKeyUnknown(
-            f"The host key of {endpoint.name!r} is not pinned.",
-            evidence=f"{endpoint.place}: nothing was sent there",
-            remedy="Compare its fingerprint and pin it with `vmborg dumps trust HOST`.",
-        )
+        raise not_pinned(endpoint)
     transport = _start(endpoint, closing)
     shown = _shown(transport)
     if shown != endpoint.pinned:
-        raise HostKeyChanged(
-            f"{endpoint.name!r} shows another host key than the pinned one.",
-            evidence=f"{endpoint.place}\npinned: {endpoint.pinned.kind} {endpoint.pinned.fingerprint}\n"
-            f"shown:  {shown.kind} {shown.fingerprint}",
-            remedy="Somebody else may answer there. If the host was installed anew, pin its new key with "
-            "`vmborg dumps trust HOST`.",
-        )
+        raise key_changed(endpoint, endpoint.pinned, shown)
     _log_in(transport, endpoint)
     transport.set_keepalive(_KEEPALIVE_S)
     return transport
@@ -88,8 +80,9 @@ def _start(endpoint: Endpoint, closing: ExitStack) -> paramiko.Transport:
     try:
         transport = paramiko.Transport(_socket(endpoint, closing))
     except (OSError, paramiko.SSHException, EOFError) as error:
-        raise _unreachable(endpoint, error) from error
+        raise unreachable(endpoint, error) from error
     closing.callback(_close, transport)
+    closing.enter_context(membership(transport.close))
     transport.packetizer.REKEY_BYTES = REKEY_BYTES
     transport.banner_timeout = transport.auth_timeout = transport.handshake_timeout = endpoint.connect_timeout
     options = transport.get_security_options()
@@ -101,7 +94,7 @@ def _start(endpoint: Endpoint, closing: ExitStack) -> paramiko.Transport:
         transport.start_client(timeout=endpoint.connect_timeout)
         transport.get_remote_server_key()  # start_client returns in silence when its time is over
     except (OSError, paramiko.SSHException, EOFError) as error:
-        raise _unreachable(endpoint, error) from error
+        raise unreachable(endpoint, error) from error
     return transport
 
 
@@ -115,7 +108,8 @@ def _socket(endpoint: Endpoint, closing: ExitStack) -> "socket.socket | paramiko
 
 def _close(transport: paramiko.Transport) -> None:
     transport.close()
-    transport.join(_SHUTDOWN_S)
+    if transport.is_alive():  # else it has not begun
+        transport.join(_SHUTDOWN_S)
 
 
 def _shown(transport: paramiko.Transport) -> HostKey:
@@ -123,44 +117,38 @@ def _shown(transport: paramiko.Transport) -> HostKey:
     return HostKey(key.get_name(), key.asbytes())
 
 
-def _unreachable(endpoint: Endpoint, error: BaseException) -> HostUnreachable:
-    return HostUnreachable(
-        f"{endpoint.name!r} cannot be reached by SSH.",
-        evidence=f"{endpoint.place}: {error or type(error).__name__}",
-        remedy="See that the host is up, that address and port are right and that a firewall lets us through.",
-    )
-
-
 def _log_in(transport: paramiko.Transport, endpoint: Endpoint) -> None:
-    refusal = ""
-    for key in _keys(endpoint):
-        try:
-            transport.auth_publickey(endpoint.user, key)
-        except paramiko.AuthenticationException as error:
-            refusal = str(error)
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            raise _unreachable(endpoint, error) from error
-        if transport.is_authenticated():
-            return
-    raise LoginRefused(
-        f"{endpoint.name!r} does not let {endpoint.user!r} in with our key.",
-        evidence=f"{endpoint.place}: {refusal or 'the agent has no key'}; key: {endpoint.key or 'of the SSH agent'}",
-        remedy="Put the public key into authorized_keys of this user there, or correct user and key.",
-    )
+    refusals = 0
+    with _keys(endpoint) as keys:
+        for key in keys:
+            try:
+                transport.auth_publickey(endpoint.user, key)
+            except paramiko.AuthenticationException:
+                refusals += 1
+            except (paramiko.SSHException, EOFError, OSError) as error:
+                if not refusals:
+                    raise unreachable(endpoint, error) from error
+                break  # sshd ends the connection after so many keys (MaxAuthTries)
+            if transport.is_authenticated():
+                return
+    raise login_refused(endpoint, refusals)
 
 
-def _keys(endpoint: Endpoint) -> Iterable[paramiko.PKey]:
+@contextmanager
+def _keys(endpoint: Endpoint) -> Generator[Iterable[paramiko.PKey]]:
     if endpoint.key is None:
-        return paramiko.Agent().get_keys()
+        agent = paramiko.Agent()
+        try:
+            yield agent.get_keys()
+        finally:
+            agent.close()
+        return
     secret: Any = endpoint.passphrase.encode() if endpoint.passphrase is not None else None
     try:
-        return [paramiko.PKey.from_path(endpoint.key, secret)]
+        key = paramiko.PKey.from_path(endpoint.key, secret)
     except Exception as error:  # many kinds, some of cryptography's own, for a file that is no key
-        raise LoginRefused(
-            f"The SSH key for {endpoint.name!r} cannot be used.",
-            evidence=f"{endpoint.key}: {getattr(error, 'strerror', '') or error or type(error).__name__}",
-            remedy="It has to be a private key in OpenSSH's form; with a passphrase, set key_passphrase too.",
-        ) from error
+        raise key_unusable(endpoint, error) from error
+    yield [key]
 
 
 class Connection:

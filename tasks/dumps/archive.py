@@ -11,9 +11,10 @@ from infra.borg.names import UNFINISHED, dump_glob
 from infra.borg.plain_files import create_files
 from infra.dumps.manifest import FILE, DumpedSource, DumpManifest
 from infra.dumps.tree import CONTENT
-from infra.errors import ArchiveIncomplete, ArchiveNotFound, VmborgError
+from infra.errors import ArchiveIncomplete, ArchiveNotFound, RepositoryLocked, VmborgError
 from tasks.dumps.job import DumpJob
 from tasks.policy import step
+from tasks.progress import Progress, tell
 
 logger = logging.getLogger("vmborg.dumps")
 
@@ -40,10 +41,16 @@ class DumpResult:
     @property
     def problems(self) -> tuple[str, ...]:
         """What failed, a line each."""
-        lines = [f"{source.source}: {source.error}" for source in self.sources if source.error]
-        for source in self.sources:
-            lines += [f"{source.source}: {failure.title}: {failure.error}" for failure in source.failures]
-        return tuple(lines)
+        return tuple(problem for source in self.sources for problem in source.problems)
+
+
+@step("repository", retries=True)
+def open_first(job: DumpJob) -> None:
+    """See that the repository opens, before hours of dumps are pulled for it. Raises borg's typed errors."""
+    try:
+        job.repository.probe()
+    except RepositoryLocked as error:  # it may be free when the dumps are there
+        logger.info("%s: %s", job.name, error.brief)
 
 
 @step("keep")
@@ -68,6 +75,7 @@ def archive_tree(job: DumpJob, manifest: DumpManifest) -> CreateResult:
     Raises ArchiveIncomplete (nothing is left in the repository then), and borg's typed errors.
     """
     _drop_unfinished(job)
+    tell(Progress(job.name, 0, 0, "storing the dumps"))
     path = f"{job.tree.latest}/./{CONTENT}"
     try:
         created = create_files(

@@ -10,9 +10,10 @@ from pathlib import Path
 from infra.dumps.kinds import Files
 from infra.dumps.manifest import Dump, DumpedSource, Failure, carried
 from infra.dumps.source import Role
-from infra.dumps.tree import storing
+from infra.dumps.tree import create, storing
 from infra.errors import DumpFailed
 from infra.ssh.connection import Connection, SftpAttributes, SftpClient
+from tasks.dumps.counting import Counting
 from tasks.dumps.job import DumpJob, require_floor
 
 _BLOCK = 128 * 1024
@@ -35,6 +36,7 @@ class _Fetching:
         self._job = job
         self._source = source
         self._client = client
+        self._counting = Counting(job, source.label, expected=sum(dump.size for dump in job.last_good(source)))
         self._known = {dump.path: dump for dump in job.last_good(source)}
         self._dumps: list[Dump] = []
         self._failures: list[Failure] = []
@@ -51,6 +53,7 @@ class _Fetching:
             self._link(local, target)
         for local, found in reversed(self._folders):
             _dress(self._job.tree.path(local), found)
+        self._counting.tell()
         return DumpedSource(
             source=self._source.label,
             kind=self._source.kind,
@@ -121,6 +124,7 @@ class _Fetching:
         last = self._known.get(local)
         if last is not None and _unchanged(last, found) and self._job.tree.adopt(local):
             _dress(self._job.tree.path(local), found)
+            self._counting.add(last.size)
             fresh = {"stale": False, "error": "", "seconds": 0.0}
             self._dumps.append(last.model_copy(update=fresh))
             return
@@ -146,13 +150,14 @@ class _Fetching:
             if found.st_size:
                 source.prefetch(found.st_size, _IN_FLIGHT)
             with storing(path.parent):
-                target = path.open("xb", buffering=0)
+                target = create(path)
             with target:
                 while block := source.read(_BLOCK):
                     with storing(path.parent):
                         target.write(block)
                     digest.update(block)
                     count += len(block)
+                    self._counting.add(len(block))
         _dress(path, found)
         return Dump(
             role=Role.FILE,

@@ -7,6 +7,9 @@ from infra.config.dumps import DumpHost, JumpHost
 from infra.config.models import Config
 from infra.config.secret_ref import SecretRef
 from infra.config.secrets import file_problem, resolve
+from infra.dumps.manifest import DumpManifest, read
+from infra.dumps.source import Source
+from infra.dumps.tree import CONTENT
 from infra.errors import HostKeyUnknown, HostUnreachable, LoginRefused, UsageError
 from infra.hypervisor.connection import Hypervisor
 from infra.process import run
@@ -26,9 +29,22 @@ def find_host(config: Config, name: str) -> DumpHost:
     return found
 
 
+def password_of(host: DumpHost, name: str, source: Source) -> str | None:
+    """What a source's database user logs in with on this host; None without a password. Raises ConfigError."""
+    reference = host.passwords.get(source.label)
+    if reference is None:
+        return None
+    return resolve(reference, what=f"the password of {source.label!r} on {name!r}")
+
+
 def hosts_before(config: Config, *, name: str, uuid: str) -> list[str]:
     """The dump hosts that are pulled before each backup of this VM."""
     return [each for each, host in config.dumps.hosts.items() if host.before_vm_backup and host.vm in {name, uuid}]
+
+
+def last_dumps(config: Config, name: str) -> DumpManifest | None:
+    """What the newest tree of a host says of itself; None if there is none. Raises ManifestError."""
+    return read(config.state.dumps / name / "latest" / CONTENT)
 
 
 def pin_path(config: Config, name: str, *, jump: bool = False) -> Path:
@@ -129,11 +145,14 @@ def _usable(address: str) -> bool:
 
 
 def public_key(key: Path, passphrase: SecretRef | None) -> str:
-    """The public half of a key, from the file beside it or by ssh-keygen. Raises CommandFailed, CommandNotFound.
+    """The public half of a key, from the file beside it or by ssh-keygen.
+
+    Raises LoginRefused (there is no such key, everybody can read it), CommandFailed, CommandNotFound.
 
     A key with a passphrase needs its `.pub` beside it: ssh-keygen would ask for the passphrase on a terminal.
     """
     beside = key.with_name(f"{key.name}.pub")
+    _require_private(str(key), key)
     if beside.is_file():
         return beside.read_text("utf-8").strip()
     if passphrase is not None:

@@ -11,14 +11,13 @@ from infra.borg.client import Repository
 from infra.borg.names import dump_archive_name, unfinished
 from infra.config.dumps import DumpHost
 from infra.config.models import Config
-from infra.config.secrets import resolve
 from infra.dumps.manifest import Dump, DumpManifest
 from infra.dumps.source import Role, Source
 from infra.dumps.tree import Tree
 from infra.errors import DomainBusy, DumpBusy, DumpIncomplete, ManifestError
 from infra.journal.locks import domain_lock
 from infra.ssh.endpoint import Endpoint
-from tasks.dumps.hosts import endpoint, find_host
+from tasks.dumps.hosts import endpoint, find_host, password_of
 from tasks.job import load_config
 from tasks.repositories import open_repository
 
@@ -52,10 +51,7 @@ class DumpJob:
 
     def password(self, source: Source) -> str | None:
         """What the source's database user logs in with; None without one. Raises ConfigError."""
-        reference = self.host.passwords.get(source.label)
-        if reference is None:
-            return None
-        return resolve(reference, what=f"the password of {source.label!r} on {self.name!r}")
+        return password_of(self.host, self.name, source)
 
     def last_good(self, source: Source) -> tuple[Dump, ...]:
         """What the newest tree holds of a source."""

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from infra.borg.client import Repository
 from infra.config.models import Config
-from infra.config.secrets import resolve
-from infra.dumps.kinds import Files
+from infra.dumps.guest import REFUSED
 from infra.dumps.manifest import FILE, Dump, DumpManifest, parse
 from infra.dumps.script import first_lines, remote_command
 from infra.dumps.source import Role, Source
@@ -25,7 +24,7 @@ from infra.errors import ArchiveIncomplete, ArchiveNotFound, DumpFailed, TargetE
 from infra.ssh.connection import connect
 from tasks.catalogue import read_catalogue
 from tasks.dumps.catalogue import DumpArchive
-from tasks.dumps.hosts import endpoint, find_host
+from tasks.dumps.hosts import endpoint, find_host, password_of
 from tasks.repositories import open_repository
 
 logger = logging.getLogger("vmborg.dumps")
@@ -172,22 +171,25 @@ def configured_source(config: Config, host: str, label: str) -> Source:
     return found
 
 
+def require_way_back(source: Source) -> None:
+    """Raise UsageError for a source whose dumps vmborg does not put back itself; the remedy says how it is done."""
+    if source.by_hand:
+        raise UsageError(
+            f"What the source {source.label!r} gives is not put back by vmborg: there is no safe way for it.",
+            evidence=f"its kind is {source.kind!r}; docs/dumps.md, 'Restoring by hand'",
+            remedy=source.by_hand,
+        )
+
+
 def restore_into(config: Config, opened: Opened, dump: Dump, *, host: str, source: Source, login: Login) -> str:
     """Stream a dump into the database; `dump.database` names it. Returns what the command said.
 
     Raises UsageError (this kind has no way back), DumpFailed (the database refused it), and SshError's subtypes.
     """
-    unit = source.unit_of(dump.role, dump.database)
-    script = source.restoring(unit)
-    if isinstance(source, Files) or not script:
-        raise UsageError(
-            f"A dump of the kind {source.kind!r} cannot be put into a running database by vmborg.",
-            evidence=f"source {source.label!r}",
-            remedy="Restore with --to FILE; docs/dumps.md, 'Restoring by hand', says what to do with it.",
-        )
+    require_way_back(source)
+    script = source.restoring(source.unit_of(dump.role, dump.database))
     settings = find_host(config, host)
-    reference = settings.passwords.get(source.label)
-    password = resolve(reference, what=f"the password of {source.label!r}") if reference else None
+    password = password_of(settings, host, source)
     named = dump.role is Role.DATABASE
     command = remote_command(script, login_variable=source.login_variable if password else "", named=named)
     first = first_lines(password=password, name=dump.database if named else None)
@@ -198,11 +200,18 @@ def restore_into(config: Config, opened: Opened, dump: Dump, *, host: str, sourc
         ended = connection.send(
             command, _blocks(first, path), stall_s=settings.stall_timeout, deadline_s=settings.deadline
         )
+    if REFUSED in ended.errors:
+        raise DumpFailed(
+            f"Nothing was restored: the key of {host!r} may only dump.",
+            evidence=f"its forced command let the restore of {dump.title!r} not through",
+            remedy="Name a login that may restore with --user, and its key with --key.",
+            status=ended.exit_code,
+        )
     if ended.exit_code != 0:
         raise DumpFailed(
             f"{dump.title!r} could not be restored into {source.label!r} on {host!r}.",
             evidence=f"{script}\nexited with {ended.exit_code}\n{ended.errors}".rstrip(),
-            remedy="See what it says. A key that may only dump cannot restore: use --key and --user.",
+            remedy="See what it says. A user that may only dump cannot restore: use --user and --key.",
             status=ended.exit_code,
         )
     return ended.errors

@@ -10,12 +10,14 @@ from typing import Any, BinaryIO
 
 from infra.dumps.kinds import Files
 from infra.dumps.manifest import Dump, DumpedSource, Failure, carried
-from infra.dumps.script import first_lines, remote_command
+from infra.dumps.script import first_lines
 from infra.dumps.source import Role, Source, Unit
-from infra.dumps.tree import storing
+from infra.dumps.tree import create, storing
 from infra.errors import CommandFailed, CommandNotFound, DumpFailed, DumpIncomplete, NoSpace, VmborgError
 from infra.process import run
-from infra.ssh.connection import Connection, Ended, connect
+from infra.ssh.connection import Connection, connect
+from tasks.dumps.asking import Asking
+from tasks.dumps.counting import Counting
 from tasks.dumps.files import fetch_files
 from tasks.dumps.job import DumpJob, require_floor
 from tasks.policy import step
@@ -23,18 +25,16 @@ from tasks.units import size
 
 logger = logging.getLogger("vmborg.dumps")
 
-_SHORT_S = 120.0  # for a version or a list
-_LISTING_BYTES = 16 * 1024 * 1024
 _PROOF_TIMEOUT_S = 8 * 3600.0
-_NOT_FOUND = 127  # sh's exit code for a program that is not there
 
 
 @dataclass(slots=True)
 class _Sink:
-    """Takes a dump's blocks: writes, counts and digests them. Raises NoSpace, StorageError."""
+    """Takes a dump's blocks: writes, digests and counts them. Raises NoSpace, StorageError."""
 
     file: BinaryIO
     path: Path
+    counting: Counting
     size: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
 
@@ -43,6 +43,7 @@ class _Sink:
             self.file.write(block)
         self.digest.update(block)
         self.size += len(block)
+        self.counting.add(len(block))
 
 
 @step("reach", retries=True)
@@ -68,8 +69,8 @@ def dump_source(job: DumpJob, source: Source) -> DumpedSource:
     done = result.model_copy(update={"seconds": round(time.monotonic() - begun, 3)})
     fresh = [dump for dump in done.dumps if not dump.stale]
     logger.info("%s: %s: %d dumps, %s", job.name, source.label, len(fresh), size(sum(dump.size for dump in fresh)))
-    for failure in done.failures:
-        logger.error("%s: %s: %s: %s", job.name, source.label, failure.title, failure.error)
+    for problem in done.problems:
+        logger.error("%s: %s", job.name, problem)
     return done
 
 
@@ -80,13 +81,14 @@ class _Dumping:
         self._job = job
         self._source = source
         self._connection = connection
-        self._password = job.password(source)
+        self._counting = Counting(job, source.label, expected=sum(dump.size for dump in job.last_good(source)))
+        self._asking = Asking(job.name, source, connection, job.password(source))
 
     def everything(self) -> DumpedSource:
-        tool = self._text(self._source.version).strip().splitlines() if self._source.version else []
+        tool = self._asking.version()
         dumps: list[Dump] = []
         failures: list[Failure] = []
-        for unit in self._units():
+        for unit in self._source.units(self._asking.names()):
             try:
                 dumps.append(self._take(unit))
             except VmborgError as error:
@@ -95,42 +97,9 @@ class _Dumping:
                     raise
                 failures.append(_failure(unit, error))
                 dumps += keep_last(self._job, self._source, failures[-1])
+        self._counting.tell()
         label, kind = self._source.label, str(self._source.kind)
-        return DumpedSource(
-            source=label, kind=kind, tool=tool[0] if tool else "", dumps=tuple(dumps), failures=tuple(failures)
-        )
-
-    def _units(self) -> list[Unit]:
-        if not self._source.listing:
-            return self._source.units([])
-        output = self._bytes(self._source.listing)
-        try:
-            return self._source.units(self._source.parse_listing(output))
-        except ValueError as error:
-            raise DumpFailed(
-                f"The list of databases of {self._source.label!r} cannot be read.",
-                evidence=f"{error}: {output[:200]!r}",
-                remedy="Let the login on the host print nothing of its own (profile, rc files).",
-            ) from error
-
-    def _text(self, script: str) -> str:
-        return self._bytes(script).decode("utf-8", "replace")
-
-    def _bytes(self, script: str) -> bytes:
-        output = bytearray()
-        ended = self._connection.receive(
-            self._command(script, named=False),
-            output.extend,
-            first=first_lines(password=self._password, name=None),
-            stall_s=_SHORT_S,
-            deadline_s=_SHORT_S,
-        )
-        self._require_success(ended, script, what=f"{self._source.label!r} cannot be asked")
-        return bytes(output[:_LISTING_BYTES])
-
-    def _command(self, script: str, *, named: bool) -> str:
-        variable = self._source.login_variable if self._password is not None else ""
-        return remote_command(script, login_variable=variable, named=named)
+        return DumpedSource(source=label, kind=kind, tool=tool, dumps=tuple(dumps), failures=tuple(failures))
 
     def _take(self, unit: Unit) -> Dump:
         begun = time.monotonic()
@@ -138,17 +107,17 @@ class _Dumping:
         path.unlink(missing_ok=True)  # of an attempt that was lost
         named = unit.role is Role.DATABASE
         with storing(path.parent):
-            file = path.open("xb", buffering=0)
+            file = create(path)
         with file:
-            sink = _Sink(file, path)
+            sink = _Sink(file, path, self._counting)
             ended = self._connection.receive(
-                self._command(unit.script, named=named),
+                self._asking.command(unit.script, named=named),
                 sink,
                 first=self._first(unit, named=named),
                 stall_s=self._job.host.stall_timeout,
                 deadline_s=self._job.host.deadline,
             )
-        self._require_success(ended, unit.script, what=f"The dump of {self._what(unit)} failed")
+        self._asking.require_success(ended, unit.script, what=f"The dump of {self._what(unit)} failed")
         self._require_size(unit, sink.size)
         self._source.prove(unit, path)
         self._run_proof(unit, path)
@@ -168,27 +137,13 @@ class _Dumping:
 
     def _first(self, unit: Unit, *, named: bool) -> bytes:
         try:
-            return first_lines(password=self._password, name=unit.database if named else None)
+            return first_lines(password=self._asking.password, name=unit.database if named else None)
         except ValueError as error:
             raise DumpFailed(
                 f"{unit.title!r} of {self._source.label!r} cannot be dumped by its name.",
                 evidence=f"{unit.database!r}: {error}",
                 remedy="Exclude it, or give it a name that is one line.",
             ) from error
-
-    def _require_success(self, ended: Ended, script: str, *, what: str) -> None:
-        if ended.exit_code == 0:
-            return
-        missing = ended.exit_code == _NOT_FOUND
-        how = "was killed" if ended.exit_code < 0 else f"exited with {ended.exit_code}"
-        raise DumpFailed(
-            f"{what}.",
-            evidence=f"on {self._job.name}: {script}\n{how}\n{ended.errors}".rstrip(),
-            remedy="Install the program on the dump host."
-            if missing
-            else "See what it says and what the database logged; the last good dump is kept.",
-            status=ended.exit_code,
-        )
 
     def _require_size(self, unit: Unit, count: int) -> None:
         if not count:
@@ -228,9 +183,10 @@ def _failure(unit: Unit, error: VmborgError) -> Failure:
 
 
 def one_line(error: VmborgError) -> str:
-    """What failed and the last of its evidence, for a manifest and a table."""
+    """What failed, the last of its evidence and what to do, for a manifest and a table."""
     lines = [line.strip() for line in error.evidence.splitlines() if line.strip()]
-    return f"{error.brief} {'; '.join(lines[-3:])}".strip()[:500]
+    remedy = f" What to do: {error.remedy}" if error.remedy else ""
+    return f"{error.brief} {'; '.join(lines[-3:])}".strip()[:400] + remedy[:300]
 
 
 def keep_last(job: DumpJob, source: Source, failure: Failure) -> list[Dump]:

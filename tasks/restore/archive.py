@@ -8,12 +8,13 @@ from pathlib import Path
 from infra.borg.client import ArchiveInfo, ArchiveItem, Repository
 from infra.borg.names import ArchiveName, parse_archive_name
 from infra.errors import ArchiveIncomplete, ArchiveNotFound, ManifestError, UnsafeArchive, UsageError
-from infra.manifest import ARCHIVE_DIR, MANIFEST_PATH, Manifest, expected_items, parse
+from infra.manifest import ARCHIVE_DIR, DOMAIN_LIVE_XML, DOMAIN_XML, MANIFEST_PATH, Manifest, expected_items, parse
 from tasks.restore.workspace import require_space
 
 LATEST = "latest"
 _UUID_PREFIX = re.compile(r"[0-9a-f]{4}[0-9a-f-]{0,32}")
 _DIRECTORY, _FILE = "d", "-"
+_TEXTS = (MANIFEST_PATH, DOMAIN_XML, DOMAIN_LIVE_XML)
 _LONGEST_TEXT = 16 * 1024 * 1024
 """Bytes of a manifest or definition: one of a thousand disks has less than one MiB."""
 
@@ -162,18 +163,23 @@ def open_archive(repository: Repository, archive: str, directory: Path) -> Opene
             evidence=f"{MANIFEST_PATH} is not among its {len(items)} items",
             remedy="It was not made by vmborg; docs/restore-by-hand.md shows what borg alone can do.",
         )
-    require_short(sizes, [MANIFEST_PATH])
-    require_space([(directory, sizes[MANIFEST_PATH])])
-    repository.extract(archive, [MANIFEST_PATH], directory)
+    texts = [path for path in _TEXTS if path in sizes]  # most archives have no other metadata: borg is started once
+    require_short(sizes, texts)
+    _fetch(repository, archive, sizes, texts, to=directory)
     manifest = parse((directory / MANIFEST_PATH).read_text("utf-8", "replace"))
     require_agreeing(archive, manifest)
     check_items(items, manifest)
     wanted = metadata_files(sizes, manifest)
     require_short(sizes, [path for path in (manifest.domain_xml, manifest.domain_live_xml) if path])
-    require_space([(directory, sum(sizes[path] for path in wanted))])
-    repository.extract(archive, wanted, directory)
+    _fetch(repository, archive, sizes, [path for path in wanted if path not in texts], to=directory)
     xml = (directory / manifest.domain_xml).read_text("utf-8", "replace")
     return Opened(archive, manifest, xml, directory)
+
+
+def _fetch(repository: Repository, archive: str, sizes: Mapping[str, int], paths: list[str], *, to: Path) -> None:
+    if paths:
+        require_space([(to, sum(sizes[path] for path in paths))])
+        repository.extract(archive, paths, to)
 
 
 def require_short(sizes: Mapping[str, int], paths: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from infra.borg.client import Repository
 from infra.config.models import Config
-from infra.errors import ArchiveNotFound, UsageError, VmborgError
+from infra.errors import ArchiveNotFound, BorgError, UsageError, VmborgError
 from infra.hypervisor.connection import Hypervisor
 from tasks.repositories import open_repository
 from tasks.restore.archive import archive_names, choose
@@ -28,6 +28,9 @@ def find_archive(
 ) -> Found:
     """The archive that is asked for: in the repository named, else that of the VM's policy, else the one that has any.
 
+    A replica is taken by itself only when the policy's own repository answers and has none: the newest there may be
+    older.
+
     `say` is told when a repository has to be waited for. Raises ArchiveNotFound, UsageError (several VMs or
     repositories may be meant), ArchiveIncomplete, and borg's typed errors.
     """
@@ -39,22 +42,29 @@ def find_archive(
         names = archive_names(repository.archives())
         return Found(repository, choose(names, request.vm, request.archive, uuid=uuid, repository=repository_name).name)
 
-    first = request.repository or config.policy(name).repository
+    policy = config.policy(name)
+    first = request.repository or policy.repository
     try:
         return look(first)
     except ArchiveNotFound as error:
-        others = [] if request.repository else [each for each in config.repositories if each != first]
+        known = dict.fromkeys((*policy.replicas, *config.repositories))
+        others = [] if request.repository else [each for each in known if each != first]
         found, unread = _look_everywhere(others, look)
         if not found:
             error.evidence = "\n".join([error.evidence, *unread])
             raise
-        if len(found) == 1:
-            return found[0]
+        replica = next((each for each in found if each.repository.name in policy.replicas), None)
+        if replica is not None or len(found) == 1:
+            return replica or found[0]
         raise UsageError(
             f"Several repositories have archives of {request.vm!r}, and not the one of its policy, {first!r}.",
             evidence="\n".join(f"{each.repository.name}: {each.archive}" for each in found),
             remedy="Name the repository: --repository NAME.",
         ) from error
+    except BorgError as error:
+        if policy.replicas and not request.repository:
+            error.remedy += f" Or restore from a replica: --repository {policy.replicas[0]}."
+        raise
 
 
 def _look_everywhere(names: list[str], look: Callable[[str], Found]) -> tuple[list[Found], list[str]]:

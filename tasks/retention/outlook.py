@@ -1,7 +1,7 @@
 """What retention would do to a repository: a plan for each of its sources, as of one moment. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ from infra.retention.plan import Decision, forget_source, keep_source, plan_sour
 from infra.retention.retired import RetiredPolicy, Sight, Stage, is_back, may_retire, stage
 from infra.retention.rules import KeepRules
 from tasks.catalogue import VM
-from tasks.retention.sources import Holding, SourceArchives
+from tasks.retention.sources import DUMP, Holding, SourceArchives
 
 NO_POLICY = "no policy here"
 
@@ -70,7 +70,24 @@ def plan_repository(config: Config, holding: Holding, view: View) -> Outlook:
             new_marks.append((mark_name(RETIRED, source.id, view.now), facts | {"vm": source.name}))
         sources.append(plan)
     spent = spent_marks(holding.marks, holding.names, view.now)
-    return Outlook(holding.repository, tuple(sources), tuple(new_marks), tuple(undone), tuple(spent))
+    together = _recovery_points(holding, sources)
+    return Outlook(holding.repository, together, tuple(new_marks), tuple(undone), tuple(spent))
+
+
+def _recovery_points(holding: Holding, plans: list[SourcePlan]) -> tuple[SourcePlan, ...]:
+    """An archive of dumps stays as long as that of the VM with which it makes one recovery point."""
+    stays = [each.archive.name for plan in plans if plan.kind == VM for each in plan.decisions if each.kept]
+    wanted = {dump: vm for vm in stays for dump in holding.companions.get(vm, ())}
+
+    def decide(each: Decision) -> Decision:
+        name = each.archive.name
+        return (
+            each if each.kept or name not in wanted else Decision(each.archive, kept=True, rule=f"with {wanted[name]}")
+        )
+
+    return tuple(
+        replace(plan, decisions=tuple(map(decide, plan.decisions))) if plan.kind == DUMP else plan for plan in plans
+    )
 
 
 def _plan_source(
@@ -94,8 +111,9 @@ def _plan_source(
 
 
 def _policy(config: Config, source: SourceArchives, view: View) -> Retention | None:
-    if source.kind != VM:
-        return None
+    if source.kind == DUMP:
+        host = config.dumps.hosts.get(source.name)
+        return host.retention if host else None
     return config.policy(view.names.get(source.id, source.name)).retention
 
 

@@ -47,7 +47,10 @@ def _name(domain: Domain) -> str:
 def forbidden(config: Config, name: str) -> str:
     """Why this host must not delete anything in this repository; "" if it may."""
     settings = config.repositories[name]
-    if settings.append_only:
+    key = settings.maintainer_key
+    if key is not None and not key.exists():
+        return f"only a host with the key {key} prunes it, and this one has not"
+    if settings.append_only and key is None:
         return "append_only: true is declared: its server refuses deletions"
     maintainer = settings.maintainer or config.hypervisor.name
     if maintainer != config.hypervisor.name:
@@ -57,7 +60,7 @@ def forbidden(config: Config, name: str) -> str:
 
 def look(config: Config, name: str, view: View, *, patient: bool) -> tuple[Repository, Outlook]:
     """Read a repository and plan. `patient` waits for a writer; else its lock is read past. Raises BorgError."""
-    repository = open_repository(config, name)
+    repository = open_repository(config, name, to_prune=not forbidden(config, name))
     infos = repository.archives() if patient else peek_archives(repository)
     return repository, plan_repository(config, read_holding(name, infos), view)
 
@@ -67,7 +70,9 @@ def prune_repository(config: Config, name: str, view: View, *, dry_run: bool = F
     settings = config.repositories[name]
     withheld = "dry run" if dry_run else forbidden(config, name)
     repository, outlook = look(config, name, view, patient=not withheld)
-    notes = () if dry_run else _mark(repository, outlook, append_only=settings.append_only)
+    notes = (
+        () if dry_run else _mark(repository, outlook, may_delete=not (settings.append_only and forbidden(config, name)))
+    )
     if withheld:
         return Pruned(name, settings.location, outlook, withheld, notes=notes)
     doomed = [*outlook.pruned, *outlook.spent_marks]
@@ -76,12 +81,12 @@ def prune_repository(config: Config, name: str, view: View, *, dry_run: bool = F
     return Pruned(name, settings.location, outlook, deleted=tuple(outlook.pruned), freed=freed, notes=notes)
 
 
-def _mark(repository: Repository, outlook: Outlook, *, append_only: bool) -> tuple[str, ...]:
+def _mark(repository: Repository, outlook: Outlook, *, may_delete: bool) -> tuple[str, ...]:
     """Remember which sources are gone, and forget that of those that are back."""
     for mark, facts in outlook.new_marks:
         set_mark(repository, mark, facts)
         logger.info("%s is gone: retired from now on", facts["vm"])
-    if outlook.undone_marks and not append_only:
+    if outlook.undone_marks and may_delete:
         _delete(repository, list(outlook.undone_marks))
     gone = tuple(f"{facts['vm']} is gone: retired from now on" for _, facts in outlook.new_marks)
     return gone + (("a retired VM is back: its mark is removed",) if outlook.undone_marks else ())

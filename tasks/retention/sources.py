@@ -1,11 +1,12 @@
 """The sources of a repository, each with all its archives, and the marks that the repository carries. Pure.
 
-A source is a VM by its UUID, whatever names it has had, or a dump host by its name. Nothing here goes by a glob or by
-the beginning of a name: `web` never meets `web-2`.
+A source is a VM by its UUID, whatever names it has had, or a dump host by its name and by the hypervisor that pulls it:
+two of them may call different hosts alike. Nothing here goes by a glob or by the beginning of a name: `web` never meets
+`web-2`.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from infra.borg.client import ArchiveInfo
@@ -36,6 +37,8 @@ class Holding:
     repository: str
     sources: tuple[SourceArchives, ...]
     marks: tuple[Mark, ...] = field(default=())
+    companions: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """For each archive of a VM: the archives of dumps that make one recovery point with it."""
 
     @property
     def names(self) -> list[str]:
@@ -51,22 +54,26 @@ class Holding:
 def read_holding(repository: str, infos: Iterable[ArchiveInfo]) -> Holding:
     """Sort a repository's archives into sources and marks; what somebody else put there is passed over."""
     vms: dict[str, list[tuple[VmArchive, Archive]]] = defaultdict(list)
-    dumps: dict[str, list[tuple[str, Archive]]] = defaultdict(list)
+    dumps: dict[tuple[str, str], list[Archive]] = defaultdict(list)
     marks: list[Mark] = []
+    companions: dict[str, tuple[str, ...]] = {}
     for info in infos:
         name = parse_archive_name(info.name)
         if name is None:
             mark = read_mark(info.name, info.comment)
             marks += [mark] if mark else []
             continue
-        archive = Archive(info.name, info.time, name.finished, bool(info.comment.get("uncovered")))
+        partial = bool(info.comment.get("uncovered") or info.comment.get("bad"))
+        archive = Archive(info.name, info.time, name.finished, partial)
         for vm in vm_archives(repository, [info]):
             vms[vm.uuid].append((vm, archive))
+            companions[archive.name] = vm.dumps
         if name.kind == DUMP:
-            dumps[name.source].append((info.comment.get("host", ""), archive))
+            dumps[name.source, info.comment.get("host", "")].append(archive)
     sources = [_vm(uuid, found) for uuid, found in _whole(vms).items()]
-    sources += [_dump(host, found) for host, found in dumps.items()]
-    return Holding(repository, tuple(sorted(sources, key=lambda each: (each.name, each.id))), tuple(marks))
+    sources += [_dump(host, owner, found) for (host, owner), found in dumps.items()]
+    in_order = sorted(sources, key=lambda each: (each.name, each.id, each.owner))
+    return Holding(repository, tuple(in_order), tuple(marks), companions)
 
 
 def _whole(vms: dict[str, list[tuple[VmArchive, Archive]]]) -> dict[str, list[tuple[VmArchive, Archive]]]:
@@ -89,6 +96,5 @@ def _vm(uuid: str, found: list[tuple[VmArchive, Archive]]) -> SourceArchives:
     return SourceArchives(VM, uuid, newest.vm, newest.hypervisor, tuple(archive for _, archive in found))
 
 
-def _dump(host: str, found: list[tuple[str, Archive]]) -> SourceArchives:
-    found = sorted(found, key=lambda pair: (pair[1].time, pair[1].name))
-    return SourceArchives(DUMP, host, host, found[-1][0], tuple(archive for _, archive in found))
+def _dump(host: str, owner: str, found: list[Archive]) -> SourceArchives:
+    return SourceArchives(DUMP, host, host, owner, tuple(sorted(found, key=lambda each: (each.time, each.name))))

@@ -1,4 +1,4 @@
-"""Run the bench: python -m tests.bench [--write FILE | dumps]. Exit code 1 when a bound is missed.
+"""Run the bench: python -m tests.bench [--write FILE | dumps | retention]. Exit code 1 when a bound is missed.
 
 The article's way is run with its own commands on the same disk of the same guest, in the same run, in turn with ours.
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.bench import dumps
-from tests.bench.figures import Figure, absolute, ratio, speed, table
+from tests.bench import dumps, retention
+from tests.bench.figures import Figure, absolute, ratio, speed, table, write_between
 from tests.bench.world import BIN, MIB, NAME, URI, Timed, World, build, drop_caches, usual_read_ahead
 from tests.e2e.prefect_server import running_server
 from tests.guests import Guest, ensure_daemons, image_dir, virsh, wait_for
@@ -27,12 +27,14 @@ ROUNDS = 3
 
 def main(arguments: list[str]) -> int:
     """Measure, print, write; return the exit code."""
-    if arguments == ["dumps"]:
-        return dumps.main()
-    target = Path(arguments[1]) if arguments[:1] == ["--write"] and len(arguments) == 2 else None
-    if arguments and target is None:
-        print("usage: python -m tests.bench [--write FILE | dumps]")
+    part = arguments[0] if arguments[:1] in (["dumps"], ["retention"]) else ""
+    rest = arguments[1:] if part else arguments
+    target = Path(rest[1]) if rest[:1] == ["--write"] and len(rest) == 2 else None
+    if (rest and target is None) or (part == "retention" and rest):
+        print("usage: python -m tests.bench [--write FILE | dumps [--write FILE] | retention]")
         return 2
+    if part:
+        return dumps.main(target) if part == "dumps" else retention.main()
     daemons = ensure_daemons()
     try:
         with image_dir("bench") as root, usual_read_ahead(root):
@@ -47,7 +49,7 @@ def main(arguments: list[str]) -> int:
     text = table(figures)
     print(text)
     if target:
-        _write(target, text)
+        write_between(target, MARKS, text)
     return 0 if all(figure.kept for figure in figures) else 1
 
 
@@ -182,12 +184,6 @@ def restores(world: World, archive: str) -> tuple[float, float]:
     done = world.vmborg("restore", NAME, "--archive", archive, "--files-only", "--to", str(ours))
     shutil.rmtree(ours)
     return done.seconds, by_hand
-
-
-def _write(path: Path, text: str) -> None:
-    before, rest = path.read_text(encoding="utf-8").split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    path.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
 
 
 def say(text: str) -> None:

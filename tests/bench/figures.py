@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 
@@ -45,18 +46,26 @@ def absolute(name: str, value: float, *, bound: float, unit: str) -> Figure:
     return Figure(name, value, None, value, bound, unit)
 
 
-def table(figures: Sequence[Figure]) -> str:
+def write_between(path: Path, marks: tuple[str, str], text: str) -> None:
+    """Put a table into a page, between two lines that stay."""
+    before, rest = path.read_text(encoding="utf-8").split(marks[0])
+    after = rest.split(marks[1])[1]
+    path.write_text(f"{before}{marks[0]}\n{text}\n{marks[1]}{after}", encoding="utf-8")
+
+
+def table(figures: Sequence[Figure], *, theirs: str = "article's commands") -> str:
     """A Markdown table."""
     lines = [
-        "| what | vmborg | article's commands | measured | bound | |",
+        f"| what | vmborg | {theirs} | measured | bound | |",
         "|---|---:|---:|---:|---:|---|",
     ]
     for figure in figures:
         sign = "≥" if figure.at_least else "≤"
-        theirs = "" if figure.theirs is None else f"{figure.theirs:.2f} s"
+        other = "" if figure.theirs is None else f"{figure.theirs:.2f} s"
         ours = f"{figure.ours:.2f} s" if figure.theirs is not None else ""
         unit = "x" if figure.unit == "x" else f" {figure.unit}"
-        verdict = "kept" if figure.kept else "**missed**"
-        measured, bound = f"{figure.value:.2f}{unit}", f"{sign} {figure.bound:g}{unit}"
-        lines.append(f"| {figure.name} | {ours} | {theirs} | {measured} | {bound} | {verdict} |")
+        promised = figure.bound or not figure.at_least
+        verdict = "" if not promised else "kept" if figure.kept else "**missed**"
+        measured, bound = f"{figure.value:.2f}{unit}", f"{sign} {figure.bound:g}{unit}" if promised else ""
+        lines.append(f"| {figure.name} | {ours} | {other} | {measured} | {bound} | {verdict} |")
     return "\n".join(lines)

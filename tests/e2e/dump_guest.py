@@ -1,31 +1,41 @@
-"""A guest that can be reached by SSH: what it needs lies on its disk and is started through its agent."""
+"""A guest that can be reached by SSH: what it needs lies on its disk and is started through its agent.
+
+It is on a network of libvirt's, which gives it its address by DHCP, and from which no packet leaves this host.
+"""
 
 import json
+import re
 import shutil
 import socket
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.errors import CommandFailed
 from infra.process import run
-from tests.guests import Boot, DiskSpec, Guest, domain_xml, wait_for
+from tests.guests import Boot, DiskSpec, Guest, domain_xml, virsh, wait_for
 from tests.guests.build import CACHE
 from tests.guests.kernel import BASE, find_kernel, load_order, module_content
 from tests.guests.packages import libraries, program
 from tests.integration.dumps.servers import keygen
 
-TAP = "vmborgdump0"
-HERE, THERE = "10.213.47.1", "10.213.47.2"
+NETWORK = "vmborg-dumped"
 BLOB = bytes(range(256)) * 8192
-_NET = f"""
-<interface type='ethernet'>
-  <target dev='{TAP}' managed='no'/><model type='virtio'/><mac address='52:54:00:d0:47:02'/>
-</interface>
+# The mode `open` leaves the firewall of this host as it is.
+_NETWORK = f"""
+<network>
+  <name>{NETWORK}</name><forward mode='open'/><bridge name='vmborgdump0' stp='off' delay='0'/><dns enable='no'/>
+  <ip address='10.213.47.1' netmask='255.255.255.248'><dhcp><range start='10.213.47.2' end='10.213.47.6'/></dhcp></ip>
+</network>
 """
-_START = f"""
+_NET = f"<interface type='network'><source network='{NETWORK}'/><model type='virtio'/></interface>"
+_UDHCPC = """#!/bin/sh
+[ "$1" != bound ] || ifconfig "$interface" "$ip" netmask "$subnet"
+"""
+_START = """
 cd /data/vda && for module in $(cat modules); do insmod "$module"; done
-ifconfig eth0 {THERE} netmask 255.255.255.252 up
+ifconfig eth0 up && udhcpc -i eth0 -n -q -s /data/vda/udhcpc.sh
 mkdir -p /root/.ssh && cp authorized_keys /root/.ssh/ && chmod -R go= /root && chown -R 0:0 /root
 echo root::0:0:root:/root:/bin/sh >/etc/passwd
 LD_LIBRARY_PATH=/data/vda/lib ./dropbear -r /data/vda/host_key -P /run/dropbear.pid
@@ -38,6 +48,7 @@ class SshGuest:
 
     guest: Guest
     key: Path
+    address: str  # by its lease
 
 
 @contextmanager
@@ -45,10 +56,12 @@ def ssh_guest(name: str, *, uri: str, boot: Boot, folder: Path) -> Generator[Ssh
     """Boot a guest on a network of its own with this host, and start dropbear in it."""
     key = keygen(folder / "client")
     image = _disk(folder, key)
-    run(["ip", "tuntap", "add", "dev", TAP, "mode", "tap"], timeout=10)
+    network = folder / "network.xml"
+    network.write_text(_NETWORK)
+    with suppress(CommandFailed):  # of a run that was killed
+        virsh(uri, "net-destroy", NETWORK)
+    virsh(uri, "net-create", str(network))
     try:
-        run(["ip", "addr", "add", f"{HERE}/30", "dev", TAP], timeout=10)
-        run(["ip", "link", "set", TAP, "up"], timeout=10)
         disk = DiskSpec("vda", image, format="raw")
         xml = domain_xml(name, boot=boot, disks=[disk], serial_log=folder / "console.log", extra_devices=_NET)
         with Guest.define(uri, xml) as guest:
@@ -57,16 +70,22 @@ def ssh_guest(name: str, *, uri: str, boot: Boot, folder: Path) -> Generator[Ssh
             guest.wait_counter_moves(60)
             code, said = guest.exec(["sh", "-c", _START], 120)
             assert code == 0, said
-            wait_for(_answers, timeout=60, what="dropbear in the guest")
-            yield SshGuest(guest, key)
+            address = wait_for(lambda: _lease(uri, name), timeout=30, what="the lease of the guest")
+            wait_for(lambda: _answers(address), timeout=60, what="dropbear in the guest")
+            yield SshGuest(guest, key, address)
     finally:
-        run(["ip", "link", "del", TAP], timeout=10, check=False)
+        virsh(uri, "net-destroy", NETWORK)
 
 
-def _answers() -> bool:
+def _lease(uri: str, name: str) -> str:
+    found = re.search(r"ipv4 +([0-9.]+)/", virsh(uri, "domifaddr", name, "--source", "lease"))
+    return found[1] if found else ""
+
+
+def _answers(address: str) -> bool:
     with socket.socket() as probe:
         probe.settimeout(2)
-        return probe.connect_ex((THERE, 22)) == 0
+        return probe.connect_ex((address, 22)) == 0
 
 
 def _disk(folder: Path, key: Path) -> Path:
@@ -87,6 +106,8 @@ def _disk(folder: Path, key: Path) -> Path:
             (files / names[-1]).write_bytes(module_content(module))
     (files / "modules").write_text("\n".join(names) + "\n")
     (files / "blob").write_bytes(BLOB)
+    (files / "udhcpc.sh").write_text(_UDHCPC)
+    (files / "udhcpc.sh").chmod(0o755)
     (files / "about.json").write_text(json.dumps({"made": "by the test"}))
     image = folder / "vda.raw"
     run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", str(files), str(image), "64M"], timeout=120)

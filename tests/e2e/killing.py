@@ -33,7 +33,7 @@ def dying(function: Callable[..., Any], *, before: bool = False) -> Callable[...
     return wrapped
 
 
-def die_frozen(domain: Any, *_: Any) -> None:
+def die_frozen(domain: Any, *_: Any, **__: Any) -> None:
     """Stands in for `take_snapshot`: death in the frozen window. Raises SystemExit if the guest is not frozen."""
     if domain.freeze_status(timeout=5) != "frozen":
         raise SystemExit("the guest is not frozen at this point")

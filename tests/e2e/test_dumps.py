@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from infra.config.load import load
+from infra.errors import HypervisorError
+from infra.hypervisor.codes import AddressSource
+from infra.hypervisor.connection import Domain, Hypervisor
+from infra.ssh.connection import connect
+from infra.ssh.pins import read_pin
+from tasks.dumps.hosts import endpoint, pin_path
 from tests.e2e.dump_guest import BLOB, SshGuest, ssh_guest
 from tests.e2e.site import Site
-from tests.guests import Boot, Daemons
+from tests.guests import Boot, Daemons, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -58,6 +65,34 @@ def test_dump_and_vm_are_one_recovery_point(site: Site, dumped: SshGuest, tmp_pa
     assert target.read_bytes() == BLOB
     status = site.vmborg("--json", "status").document  # its exit code is of the whole host
     assert [(each["host"], each["health"]) for each in status["dumps"]] == [("in the guest", "ok")]
+
+
+def test_a_guest_without_agent_is_found_by_its_lease(site: Site, dumped: SshGuest) -> None:
+    """While the agent does not answer, `vm: NAME` is found by the lease that libvirt's DHCP gave, and logged in to."""
+    configure(site, dumped, "true")
+    config = load(site.config)
+    if not read_pin(pin_path(config, "in the guest")):
+        site.ok("dumps", "trust", "in the guest", "--yes")
+    code, said = dumped.guest.exec(["agent-pause", "20"], 30)
+    assert code == 0, said
+    try:
+        with Hypervisor.open(site.uri) as hypervisor:
+            domain = hypervisor.find(NAME)
+            domain.agent_timeout(2)
+            wait_for(lambda: _is_silent(hypervisor, domain), timeout=30, what="an agent that does not answer")
+            assert hypervisor.addresses(domain, agent_timeout=2)[0] == dumped.address
+        with connect(endpoint(config, "in the guest")) as connection:
+            assert connection.endpoint.address == dumped.address
+    finally:
+        dumped.guest.wait_agent(120)
+
+
+def _is_silent(hypervisor: Hypervisor, domain: Domain) -> bool:
+    try:
+        hypervisor._addresses(domain, AddressSource.AGENT)
+    except HypervisorError:
+        return True
+    return False
 
 
 def test_a_dump_that_fails_makes_the_backup_partial(site: Site, dumped: SshGuest) -> None:

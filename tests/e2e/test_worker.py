@@ -1,8 +1,10 @@
 """Backups that a Prefect worker runs, from its schedule or a click. Those that end badly are faults: tests/faults."""
 
+import json
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
@@ -13,6 +15,7 @@ from tests.e2e.checks import sources
 from tests.e2e.sources import MIB, Sources, disk
 from tests.e2e.worker import Worker
 from tests.guests import Guest, wait_for
+from tests.integration.cloud.servers import Cloud
 
 pytestmark = pytest.mark.e2e
 
@@ -76,3 +79,34 @@ def test_after_an_outage_a_schedule_is_made_up_for_once(worker: Worker) -> None:
     assert [run["state_name"] for run in skipped] == ["Skipped", "Skipped"]
     assert last["state"]["message"] == "1 repositories are sound"
     assert all(f"{start + timedelta(seconds=4):%H:%M:%S}" in run["state"]["message"] for run in skipped)
+
+
+def test_the_upkeep_completes(worker: Worker, host: Sources, guest: Guest, tmp_path: Path) -> None:
+    """The deployments check, cloud-sync and prune run as they stand, each Completed, with its table and its effect."""
+    cloud = Cloud(tmp_path)
+    before = host.site.config.read_text(encoding="utf-8")
+    offsite = {"remote": "s3:bucket/vmborg", "config": str(cloud.config)}
+    settings = json.loads(before) | {"cloud": {"offsite": offsite}}
+    settings["vms"]["defaults"]["retention"] = {"last": 1}
+    host.backup(guest.name)
+    host.site.config.write_text(json.dumps(settings), encoding="utf-8")
+    try:
+        worker.deploy()
+        with cloud.serving():
+            told = {flow: completed(worker, flow) for flow in ("check", "cloud-sync", "prune")}
+    finally:
+        host.site.config.write_text(before, encoding="utf-8")
+    assert [row["result"] for row in told["check"]] == ["sound"]
+    assert [(row["copy"], row["result"], row["proof"]) for row in told["cloud-sync"]] == [("offsite", "whole", "hash")]
+    assert [row["fate"] for row in told["prune"] if row["source"] == guest.name] == ["kept", "pruned"]
+    assert len(host.archives(guest.name)) == 1
+    assert any(name.startswith("bucket/vmborg/listings/") for name in cloud.content())
+
+
+def completed(worker: Worker, flow: str) -> list[dict[str, str]]:
+    """Run a deployment without any parameter; the rows of the table that it leaves in the dashboard."""
+    run = worker.dashboard.wait_state(worker.start(flow), "COMPLETED", timeout=120)
+    artifact = worker.dashboard.artifact(run, "table")
+    assert artifact
+    rows: list[dict[str, str]] = json.loads(artifact["data"])
+    return rows

@@ -91,6 +91,16 @@ class Rig:
         outcome: dict[str, Any] = call.document["backups"][0]
         return outcome
 
+    def refused(self, kind: str) -> dict[str, Any]:
+        """A backup that ends with this error before the guest is touched; returns the error."""
+        before = sources(self.guest), sources(self.guest, inactive=True)
+        error: dict[str, Any] = self.backup(code=1)["error"]
+        assert error["type"] == kind, error
+        assert error["remedy"]
+        assert (sources(self.guest), sources(self.guest, inactive=True)) == before
+        assert self.archives() == self.earlier
+        return error
+
     def recover(self, code: int = 0) -> dict[str, Any]:
         """`vmborg recover`; returns its document."""
         call = self.site.vmborg("--json", "recover")

@@ -18,6 +18,7 @@ GROUPS = {
     "test_agent": "Guest",
     "test_storage": "Storage",
     "test_repository": "Storage",
+    "test_jobs": "Neighbours",
     "test_neighbours": "Neighbours",
 }
 """What a file of tests is about, in the order of the table."""

@@ -67,7 +67,7 @@ def test_qemu_killed_in_the_commit(loaded: Rig) -> None:
 
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-ENDED_WITHIN_S = 90  # 30 on a host that has nothing else to do
+ENDED_WITHIN_S = 30
 
 
 def check_ended(rig: Rig, run: Running, number: signal.Signals) -> None:

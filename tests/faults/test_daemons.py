@@ -80,6 +80,31 @@ def test_libvirtd_restarted_in_the_commit(rig: Rig, daemon: OwnLibvirtd) -> None
 
 
 @pytest.mark.fault(
+    "libvirtd killed in create and not started again",
+    seen="run Failed: HypervisorUnreachable; as long as it lasts `status` and `doctor` cannot see the VM and say so",
+    does="tries for a minute, gives up and leaves its journal open; the guest runs on on its overlays",
+    must="start libvirtd: nothing can be done to a VM without it; the next run or `vmborg recover` puts it back",
+)
+def test_libvirtd_stays_away(rig: Rig, daemon: OwnLibvirtd) -> None:
+    """The run ends and says why; the VM is put back once libvirtd is there again."""
+    with rig.running() as run:
+        borg = rig.hold()
+        daemon.kill()
+        let_go(borg)
+        try:
+            call = run.wait(240)
+            for verb in (("status",), ("doctor", rig.guest.name)):
+                said = rig.site.vmborg(*verb)
+                assert said.code == 2, f"{verb}: exit code {said.code}\n{said.stdout}\n{said.stderr}"
+        finally:
+            daemon.start()
+    rig.check_failed(call, "HypervisorUnreachable")
+    rig.check_critical()
+    rig.recover()
+    rig.check()
+
+
+@pytest.mark.fault(
     "qemu killed while the guest is on its overlays",
     seen="run Completed; the VM is shut off",
     does="goes on reading; commits the overlays with qemu-img, corrects the definition, keeps the archive",

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from infra.borg.client import Repository
 from infra.borg.command import environment
 from infra.borg.comment import render_comment
-from infra.borg.names import archive_name, unfinished
+from infra.borg.names import archive_name, dump_archive_name, unfinished
 from infra.process import run
 
 _SCRIPT = """
@@ -55,6 +56,7 @@ class Wanted:
     host: str = "kvm1"
     uncovered: str = ""
     finished: bool = True
+    dumps: str = ""
 
     @property
     def name(self) -> str:
@@ -66,10 +68,50 @@ class Wanted:
     def comment(self) -> str:
         """Its comment, as a backup would write it."""
         facts = {"v": "1", "vm": self.vm, "uuid": self.uuid, "host": self.host, "consistency": "crash"}
-        return render_comment({**facts, "disks": "vda:1048576", "uncovered": self.uncovered})
+        return render_comment({**facts, "disks": "vda:1048576", "uncovered": self.uncovered, "dumps": self.dumps})
 
 
-def fill(repository: Repository, wanted: Iterable[Wanted]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class WantedDump:
+    """An archive of dumps to be made."""
+
+    dump_host: str
+    when: datetime
+    host: str = "kvm1"
+    bad: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its name, as a pull would choose it."""
+        return dump_archive_name(self.dump_host, self.when)
+
+    @property
+    def comment(self) -> str:
+        """Its comment, as a pull would write it."""
+        facts = {"v": "1", "dump_host": self.dump_host, "host": self.host, "sources": "postgresql:1"}
+        return render_comment({**facts, "size": "1048576", "bad": self.bad})
+
+
+class AnyWanted(Protocol):
+    """What can be made."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def comment(self) -> str:
+        """Its comment."""
+        ...
+
+    @property
+    def when(self) -> datetime:
+        """Its time."""
+        ...
+
+
+def fill(repository: Repository, wanted: Iterable[AnyWanted]) -> list[str]:
     """Make these archives; their names."""
     found = list(wanted)
     rows = [(each.name, each.when.timestamp(), each.comment) for each in found]

@@ -1,7 +1,7 @@
 """A libvirtd of one's own, to be killed at will while the host's own goes on.
 
-It lives in a mount namespace in which its sockets, state, definitions and logs are folders of ours; seen from outside
-its socket is a file like any other.
+It lives in a mount namespace in which its sockets, state, definitions and logs are folders of ours; images are where
+they are everywhere. Seen from outside its socket is a file like any other.
 """
 
 import shutil
@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from infra.errors import CommandFailed
 from infra.process import Child, spawn
@@ -36,7 +37,7 @@ class OwnLibvirtd:
     def start(self) -> None:
         """Start it and wait until it answers."""
         # A killed libvirtd leaves its socket behind: only an answer shows that the new one has bound it.
-        self._child = self._daemon.enter_context(self._inside("libvirtd"))
+        self._child = self._daemon.enter_context(self._inside("libvirtd", "-f", str(self._folder / "libvirtd.conf")))
         wait_for(self.answers, timeout=_START_S, what="libvirtd of one's own")
 
     def kill(self) -> None:
@@ -61,9 +62,9 @@ class OwnLibvirtd:
         return True
 
     @contextmanager
-    def _inside(self, program: str) -> Iterator[Child]:
+    def _inside(self, program: str, *options: str) -> Iterator[Child]:
         pid_file = self._folder / f"{program}.pid"
-        argv = ["nsenter", "-t", str(self._namespace.pid), "-m", program, "-p", str(pid_file)]
+        argv = ["nsenter", "-t", str(self._namespace.pid), "-m", program, "-p", str(pid_file), *options]
         with (self._folder / f"{program}.out").open("wb") as log, spawn(argv, stdout=log, stderr=log) as child:
             yield child
 
@@ -89,8 +90,16 @@ def own_libvirtd() -> Iterator[OwnLibvirtd]:
     """A libvirtd that answers, with no domain. Needs root."""
     folder = Path(tempfile.mkdtemp(prefix="vmborg-libvirtd-", dir="/var/tmp"))
     folder.chmod(0o755)
+    # libvirt tells hosts apart by their UUID: a guest migrates to another host only.
+    usual = Path("/etc/libvirt/libvirtd.conf").read_text("utf-8")
+    (folder / "libvirtd.conf").write_text(f'{usual}\nhost_uuid = "{uuid4()}"\n', "utf-8")
     mounts = "".join(f"mkdir {folder}/{name}; mount --bind {folder}/{name} {at}; " for name, at in _PLACES.items())
-    script = f"set -e; mount --make-rprivate /; {mounts} mkdir /run/libvirt/common; echo ready; exec sleep infinity"
+    script = f"""
+        set -e; mount --make-rprivate /
+        mkdir -p /var/lib/libvirt/images {folder}/images; mount --bind /var/lib/libvirt/images {folder}/images
+        {mounts}
+        mkdir /var/lib/libvirt/images /run/libvirt/common; mount --bind {folder}/images /var/lib/libvirt/images
+        echo ready; exec sleep infinity"""
     try:
         with spawn(["unshare", "-m", "sh", "-c", script]) as namespace:
             assert namespace.stdout.readline() == "ready\n", namespace.stderr.read()

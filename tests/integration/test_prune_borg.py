@@ -1,7 +1,6 @@
 """Our plan against borg's own: for every source, archive by archive, rule by rule."""
 
 import random
-import re
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,46 +8,16 @@ from uuid import UUID
 
 import pytest
 
-from infra.borg.client import Repository
-from infra.borg.command import binary, environment
 from infra.borg.names import archive_glob
-from infra.process import run
 from infra.retention.plan import NEWEST_GOOD, plan_source
 from infra.retention.rules import KeepRules
 from tasks.retention.sources import SourceArchives, read_holding
+from tests.integration.borg_prune import COUNTS, borg_says, repository_in, two_years
 from tests.integration.many import Wanted, fill
 
 pytestmark = pytest.mark.integration
 
 NAMES = ["web", "web-2", "web.2", "web*", "we?", "web[1]", "web@home", "-web", "{now}", "web/2", "wëb 2", "%2A", "*"]
-LINE = re.compile(r"^(Keeping archive \(rule: (?P<rule>\S+ #\d+)\):|Would prune:) +(?P<name>\S+) ")
-COUNTS = {"last": "last", "hourly": "hourly", "daily": "daily", "weekly": "weekly", "monthly": "monthly"}
-
-
-def repository_in(folder: Path) -> Repository:
-    """A new repository without encryption."""
-    found = Repository(
-        name="main",
-        location=str(folder / "repository"),
-        passphrase=None,
-        encryption="none",
-        compression="none",
-        base_dir=folder / "state",
-        lock_wait=5,
-    )
-    found.init()
-    return found
-
-
-def borg_says(repository: Repository, glob: str, rules: KeepRules) -> dict[str, str]:
-    """What `borg prune --dry-run --list` would do: the rule that keeps each archive, or `pruned`."""
-    options = [f"--keep-{name}={getattr(rules, name)}" for name in (*COUNTS, "yearly") if getattr(rules, name)]
-    if rules.within is not None:
-        options.append(f"--keep-within={int(rules.within.total_seconds() // 3600)}H")
-    argv = [binary(), "prune", "--dry-run", "--list", "--glob-archives", glob, *options, repository.location]
-    said = run(argv, timeout=120, env=environment(repository.target)).stderr
-    found = [match for line in said.splitlines() if (match := LINE.match(line))]
-    return {match["name"]: (match["rule"] or "pruned").replace("secondly", "last") for match in found}
 
 
 def we_say(source: SourceArchives, rules: KeepRules, now: datetime) -> dict[str, str]:
@@ -103,15 +72,7 @@ def test_two_years_of_twenty_vms(tmp_path: Path) -> None:
     """14,600 archives are read and planned in less than 30 s, and the plan of every source is borg's."""
     repository, now = repository_in(tmp_path), datetime.now(UTC).replace(microsecond=0)
     rules = KeepRules(daily=7, weekly=4, monthly=6)
-    uuids = {f"web-{number}": str(UUID(int=(number + 1) << 96)) for number in range(20)}
-    fill(
-        repository,
-        [
-            Wanted(uuid, name, now - timedelta(days=night, minutes=number))
-            for number, (name, uuid) in enumerate(uuids.items())
-            for night in range(730)
-        ],
-    )
+    uuids = two_years(repository, now)
     begun = time.monotonic()
     holding = read_holding("main", repository.archives())
     plans = {source.name: we_say(source, rules, now) for source in holding.sources}

@@ -1,19 +1,11 @@
 """Prune, hold and retire against real repositories, with frozen dates, several hosts and servers that refuse."""
 
 import json
-import shutil
-import sys
-from collections.abc import Collection
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from infra.config.load import load
-from infra.config.models import Config
-from infra.errors_upkeep import RepositoryAppendOnly
 from infra.hypervisor.connection import Hypervisor
 from infra.retention.retired import Sight, Stage
 from tasks.repositories import open_repository
@@ -25,76 +17,16 @@ from tasks.upkeep import facts_of
 from tests.guests import Daemons
 from tests.integration.hosting import Host, defined, disk
 from tests.integration.many import Wanted, fill
+from tests.integration.shared_repository import DAY, DB, NOW, WEB, WEB2, Site, empty_site, nights
 from tests.integration.vmborg import vmborg
 
 pytestmark = pytest.mark.integration
-
-WEB, WEB2, DB = (f"{number:08x}-0000-4000-8000-000000000000" for number in (1, 2, 3))
-NOW = datetime.now(UTC).replace(microsecond=0)
-DAY = timedelta(days=1)
-
-
-@dataclass(slots=True)
-class Site:
-    """A repository that several hypervisors share."""
-
-    root: Path
-
-    def config(self, host: str = "kvm1", **repository: Any) -> Config:
-        """The configuration of one hypervisor."""
-        return load(self.write(host, **repository))
-
-    def write(self, host: str = "kvm1", **repository: Any) -> Path:
-        """Write it; its path. The libvirt that it names does not exist."""
-        settings = {
-            "state_dir": str(self.root / f"state-{host}"),
-            "hypervisor": {"name": host, "uri": "qemu+unix:///system?socket=/nonexistent"},
-            "repositories": {"main": {"location": str(self.root / "repository"), "encryption": "none"} | repository},
-            "vms": {"defaults": {"retention": {"daily": 3}}},
-        }
-        path = self.root / f"{host}.yaml"
-        path.write_text(json.dumps(settings))
-        return path
-
-    def names(self) -> list[str]:
-        """Every archive that is a backup's."""
-        found = open_repository(self.config(), "main").archives()
-        return [each.name for each in found if each.name.startswith("vm.")]
-
-    def marks(self) -> list[str]:
-        """Every mark, by its kind."""
-        found = open_repository(self.config(), "main").archives()
-        return [each.name.split(".")[0] for each in found if not each.name.startswith("vm.")]
-
-    def fill(self, *wanted: Wanted) -> list[str]:
-        """Make archives."""
-        return fill(open_repository(self.config(), "main"), wanted)
-
-    def prune(
-        self,
-        host: str = "kvm1",
-        *,
-        present: Collection[str] | None = (WEB, WEB2, DB),
-        now: datetime = NOW,
-        dry_run: bool = False,
-        **repository: Any,
-    ) -> Pruned:
-        """Prune as this hypervisor, at that moment, with these VMs in its libvirt (None: it does not answer)."""
-        view = View(Sight(host, None if present is None else frozenset(present)), {}, now)
-        return prune_repository(self.config(host, **repository), "main", view, dry_run=dry_run)
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     """An empty repository."""
-    made = Site(tmp_path)
-    open_repository(made.config(), "main").init()
-    return made
-
-
-def nights(uuid: str, vm: str, count: int, *, until: datetime = NOW, **facts: Any) -> list[Wanted]:
-    """An archive each night, newest first."""
-    return [Wanted(uuid, vm, until - DAY * index, **facts) for index in range(count)]
+    return empty_site(tmp_path)
 
 
 def stages(pruned: Pruned) -> dict[str, Stage]:
@@ -136,36 +68,6 @@ def test_a_hold_is_seen_by_every_host(site: Site) -> None:
     site.prune("kvm1")
     assert set(site.names()) == {web[index].name for index in (0, 1, 2)}
     assert site.marks() == []
-
-
-def test_only_the_maintainer_deletes(site: Site) -> None:
-    """A host that is not the maintainer, and one that declares append_only, say so and delete nothing."""
-    names = site.fill(*nights(WEB, "web", 5))
-    stranger = site.prune("kvm2", maintainer="kvm1")
-    declared = site.prune("kvm1", append_only=True)
-    assert (stranger.deleted, declared.deleted) == ((), ())
-    assert "its maintainer is kvm1" in stranger.withheld
-    assert "append_only" in declared.withheld
-    assert set(site.names()) == set(names)
-    assert len(site.prune("kvm1", maintainer="kvm1").deleted) == 2
-
-
-def test_a_server_that_hides_its_refusal_is_found_out(site: Site) -> None:
-    """Through `borg serve --append-only` deletions seem to work; the missing line of compact is an error."""
-    site.fill(*nights(WEB, "web", 5))
-    borg = Path(sys.executable).with_name("borg")
-    shell = site.root / "ssh"
-    shell.write_text(f"#!/bin/sh\nexec {borg} serve --append-only\n")
-    shell.chmod(0o755)
-    remote: dict[str, Any] = {
-        "location": f"ssh://server{site.root}/repository",
-        "rsh": str(shell),
-        "remote_path": str(borg),
-    }
-    shutil.rmtree(site.root / "state-kvm1", ignore_errors=True)
-    with pytest.raises(RepositoryAppendOnly, match="append-only") as caught:
-        site.prune("kvm9", **remote)
-    assert "append_only: true" in caught.value.remedy
 
 
 def test_a_deleted_vm_is_retired_thinned_forgotten(site: Site) -> None:

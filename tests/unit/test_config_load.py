@@ -19,6 +19,7 @@ GOOD = """
 repositories:
   main: {location: /srv/borg/main, passphrase: {file: /etc/vmborg/passphrase}}
 """
+MAIN_KEY = "repositories: {{main: {{encryption: none, maintainer_key: /k, location: {}}}}}"
 TWICE = """repositories: {a: {location: /x, encryption: none}, b: {location: /x/, encryption: none}}
 vms: {defaults: {repository: a}}
 """
@@ -124,9 +125,13 @@ vms:
         ("repositories: {main: {location: /x, encryption: none, compression: zip}}", "must be none, lz4"),
         ("repositories: {main: {location: /x, encryption: none, lock_wait: 10x}}", "must be a duration"),
         ("repositories: {main: {location: /x, encryption: none, append_only: 2}}", "must be true or false"),
+        (MAIN_KEY.format("/x"), "maintainer_key is for a repository that SSH leads to"),
+        (MAIN_KEY.format("'ssh://h/x', rsh: sudo ssh"), "maintainer_key needs an rsh that begins with ssh"),
         (TWICE, "line 1: repositories.b.location: the same as that of 'a'"),
         (GOOD + "vms: {defaults: {retention: {daily: -1}}}", "greater than or equal to 0"),
         (GOOD + "vms: {defaults: {retention: {last: 0}}}", "vms.defaults.retention: keeps no archive"),
+        (GOOD + "vms: {defaults: {replicas: [cellar]}}", "vms.defaults.replicas.0: there is no repository 'cellar'"),
+        (GOOD + "vms: {overrides: {db: {replicas: [main]}}}", "vms.overrides.db.replicas: names a repository twice"),
         (GOOD + "vms: {defaults: {min_free: 5GiB}}", "vms.defaults.min_free_start: must not be smaller"),
         (GOOD + "vms: {exclude: ['d*'], overrides: {db: {quiesce: try}}}", "vms.overrides.db: never used"),
         (GOOD + "vms: {overrides: {db: {objective: 0}}}", "vms.overrides.db.objective: must be greater"),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.process import run
+from tasks.doctor_dumps import prover_finding
 from tasks.doctor_host import confinement_finding
 from tasks.doctor_vm import _bring_back
 from tasks.health import Health
@@ -36,3 +37,17 @@ def test_the_only_copy_that_a_killed_restore_left_is_brought_back_by_the_remedy(
     image.with_name(f"{image.name}.vmborg-old-20260101T000000Z").write_text("the only copy")
     run(shlex.split(_bring_back(str(image)).partition(": ")[2]), timeout=10)
     assert image.read_text() == "the only copy"
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "health"),
+    [
+        ("pg_restore (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)", "pg_dump (PostgreSQL) 15.3", Health.OK),
+        ("pg_restore (PostgreSQL) 17.0", "pg_dump (PostgreSQL) 9.6.24", Health.OK),
+        ("pg_restore (PostgreSQL) 15.14", "pg_dump (PostgreSQL) 18beta1", Health.CRITICAL),
+        ("pg_restore (PostgreSQL) 9.6.24", "pg_dump (PostgreSQL) 10.1", Health.CRITICAL),
+    ],
+)
+def test_what_proves_dumps_must_not_be_older(here: str, there: str, health: Health) -> None:
+    """pg_restore here has to be of the major version of pg_dump there, or newer."""
+    assert prover_finding(here, there, subject="db", check="source").health is health

@@ -81,6 +81,16 @@ def test_any_entry_comes_back(
     assert journal.read(UUID) == entry
 
 
+def test_an_entry_from_before_replicas_is_read(journal: Journal) -> None:
+    """What an earlier vmborg wrote, without the names of replicas, is still put back."""
+    journal.write(replace(ENTRY, replicas=("second",)))
+    path = journal.path(UUID)
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert document["entry"].pop("replicas") == ["second"]
+    path.write_text(json.dumps(document), encoding="utf-8")
+    assert journal.read(UUID) == ENTRY
+
+
 def test_nobody_else_can_read_it(journal: Journal) -> None:
     """The folder is 0700 and the file 0600, also where the folder was open before."""
     journal.directory.mkdir(parents=True, mode=0o755)

@@ -49,7 +49,7 @@ STALE = replace(GOOD, time=NOW - timedelta(hours=27))
         ({"archives": (STALE, replace(GOOD, finished=False))}, Health.CRITICAL, "older than its objective"),
         ({"archives": (GOOD, replace(GOOD, uncovered=("vdb",)))}, Health.WARNING, "not covered: vdb"),
         ({"archives": (replace(GOOD, time=NOW + timedelta(hours=1)),)}, Health.WARNING, "from the future"),
-        ({"unreadable": True}, Health.UNKNOWN, "cannot be read"),
+        ({"unread": ("main",)}, Health.UNKNOWN, "cannot be read"),
         ({"excluded_by": "w*", "archives": ()}, Health.OK, "excluded by 'w*'"),
         ({"state": GONE, "archives": (STALE,)}, Health.OK, "no longer defined"),
         ({"run": DEAD}, Health.CRITICAL, "died"),
@@ -65,6 +65,36 @@ def test_verdicts(changes: dict, health: Health, said: str) -> None:
     verdict = judge(replace(SOURCE, **changes), NOW)
     assert (verdict.health, said in verdict.text) == (health, True)
     assert bool(verdict.remedy) is (health in {Health.CRITICAL, Health.WARNING})
+
+
+REPLICA = replace(GOOD, repository="second")
+BOTH = replace(SOURCE, replicas=("second",), archives=(GOOD, REPLICA))
+
+
+@pytest.mark.parametrize(
+    ("changes", "health", "said"),
+    [
+        ({}, Health.OK, "backed up"),
+        ({"archives": (GOOD,)}, Health.WARNING, "in: second"),
+        ({"archives": (REPLICA,)}, Health.WARNING, "in: main"),
+        ({"archives": (GOOD, replace(REPLICA, time=STALE.time))}, Health.WARNING, "in: second"),
+        ({"archives": (GOOD, replace(REPLICA, finished=False))}, Health.WARNING, "in: second"),
+        ({"archives": (REPLICA,), "unread": ("main",)}, Health.WARNING, "in: main (cannot be read)"),
+        ({"archives": (GOOD,), "unread": ("second",)}, Health.WARNING, "in: second (cannot be read)"),
+        ({"archives": (STALE,), "unread": ("second",)}, Health.UNKNOWN, "'second' cannot be read"),
+        ({"archives": (STALE, replace(STALE, repository="second"))}, Health.CRITICAL, "older than its objective"),
+        ({"archives": ()}, Health.CRITICAL, "never backed up"),
+    ],
+)
+def test_replicas(changes: dict, health: Health, said: str) -> None:
+    """A repository that lags behind another is a warning; a VM is critical only when none has a young archive."""
+    verdict = judge(replace(BOTH, **changes), NOW)
+    assert (verdict.health, said in verdict.text) == (health, True), verdict.text
+
+
+def test_of_two_equal_archives_the_line_names_the_vms_own_repository() -> None:
+    """The same archive in both repositories is told as that of the VM's own."""
+    assert judge(replace(BOTH, archives=(GOOD, REPLICA)), NOW).repository == "main"
 
 
 def test_the_line_tells_of_the_last_good_archive() -> None:

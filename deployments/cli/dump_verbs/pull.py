@@ -1,13 +1,16 @@
 """`vmborg dumps pull`: run the flow pull-dumps."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from deployments.cli.backup import PARTIAL_EXIT, console_level
+from deployments.cli.backup import PARTIAL_EXIT, console_level, heed_signals_again
 from deployments.cli.context import Context, pass_context
+from deployments.cli.dump_verbs.pull_progress import PullProgress, expected_size
 from deployments.cli.output import error_data
 from deployments.cli.words import size
 from deployments.embedded import prefect_api, quiet_environment
@@ -47,15 +50,26 @@ def command(context: Context, *, hosts: tuple[str, ...], accept_smaller: bool) -
     quiet_environment(console_level(context))
     with prefect_api(config.state_dir) as wait_for_api:
         flow: Any = import_module("flows.pull_dumps").pull_dumps
+        flow.on_running(heed_signals_again)
         wait_for_api()
         path = str(context.config_path) if context.config_path else None
-        state = flow(names, path, accept_smaller=accept_smaller, return_state=True)
+        with _shown(context, names):
+            state = flow(names, path, accept_smaller=accept_smaller, return_state=True)
         states = state.result(raise_on_failure=False)
         if isinstance(states, BaseException):
             raise states
         outcomes = [_outcome(name, states[name]) for name in names]
     _print(context, outcomes)
     return _exit_code(outcomes)
+
+
+@contextmanager
+def _shown(context: Context, names: list[str]) -> Generator[None]:
+    from tasks.progress import listening
+
+    expected = expected_size(context.config, names)
+    with context.output.progress("dumping", expected) as bar, listening(PullProgress(bar, expected).show):
+        yield
 
 
 def _require_known(context: Context, names: list[str]) -> None:

@@ -30,10 +30,12 @@ if TYPE_CHECKING:
 @pass_context
 def command(context: Context, *, host: str, source: str, **options: Any) -> int:
     """Bring one dump of HOST back, into a file or into the database."""
-    from tasks.dumps.restore import find_dump, open_archive
+    from tasks.dumps.restore import configured_source, find_dump, open_archive, require_way_back
 
     wanted = Wanted(host=host, source=source, **options)
     wanted.check()
+    if wanted.into:
+        require_way_back(configured_source(context.config, host, source))
     opened = open_archive(context.config, host, wanted.archive)
     if wanted.target is not None and _is_files(opened, source):
         return _files(context, opened, source, wanted.target.absolute())

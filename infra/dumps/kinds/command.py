@@ -21,6 +21,11 @@ class Command(Source):
         """The one dump."""
         return [Unit(Role.DUMP, f"{self.label}.dump", "", self.command)]
 
+    @property
+    def by_hand(self) -> str:
+        """Nothing is known of it unless the configuration says it."""
+        return "" if self.restore else "Set `restore` in this source, a command that takes the dump, or use --to FILE."
+
     def prove(self, unit: Unit, path: Path) -> None:  # noqa: ARG002 - there is one kind of dump
         """The end that the configuration promises, if it promises one."""
         if self.ends_with is not None:

@@ -20,6 +20,11 @@ class Files(Source):
         """None: tasks/dumps/files.py walks them."""
         return []
 
+    @property
+    def by_hand(self) -> str:
+        """What to do with the files: they are parts of a running system, and no two of them change at once."""
+        return "Restore with --to FOLDER, look at what differs, and copy what you want: rsync -aHn FOLDER/ root@HOST:/"
+
     def is_excluded(self, path: str) -> bool:
         """Whether a path is left out."""
         return any(fnmatchcase(path, glob) for glob in self.exclude)

@@ -40,7 +40,7 @@ class MariaDB(Source):
 
     def _run(self, number: int, arguments: str) -> str:
         new, old = self.programs[number]
-        arguments = " ".join(f"{self._server} {_CHARSET} {arguments}".split(" "))
+        arguments = f"{self._server} {_CHARSET} {arguments}".strip()
         if new == old:
             return f"exec {new} {arguments}"
         return f"p={new}; command -v $p >/dev/null || p={old}; exec $p {arguments}"
@@ -83,7 +83,7 @@ class MariaDB(Source):
         """Into a database that is made if it is missing. What the dump holds replaces what is there."""
         if unit.role is Role.GLOBALS:
             return self._run(1, "")
-        client = self._run(1, "").removesuffix(" ")
+        client = self._run(1, "")
         made = f"printf 'CREATE DATABASE IF NOT EXISTS `%s`' \"$q\" | ({client}) || exit 1; "
         return f'q=$(printf %s "${NAME}" | sed \'s/`/``/g\'); {made}{client} -- "${NAME}"'
 

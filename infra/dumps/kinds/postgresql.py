@@ -23,13 +23,14 @@ class PostgreSQL(Source):
     """
 
     login_variable: ClassVar[str] = "PGPASSWORD"
+    prover: ClassVar[str] = "pg_restore"
 
     kind: Literal["postgresql"]
     databases: tuple[Line, ...] = Field(default=(), description="Only these; every database if empty.")
     exclude: tuple[Line, ...] = Field(default=(), description="Every database but these.")
     globals: bool = Field(default=True, description="Roles and tablespaces too (pg_dumpall --globals-only).")
     role_passwords: bool = Field(
-        default=True, description="With the passwords of roles, which only a superuser may read."
+        default=True, description="With the hashes of the roles' passwords, if the database user may read them."
     )
     host: Line | None = Field(default=None, description="Where the server is, else its socket.")
     port: Port | None = Field(default=None, description="The server's port.")
@@ -69,7 +70,7 @@ class PostgreSQL(Source):
 
     def proof_command(self, unit: Unit, path: Path) -> tuple[str, ...]:
         """pg_restore, which reads the whole file and writes nothing."""
-        return () if unit.role is Role.GLOBALS else ("pg_restore", "--file=/dev/null", str(path))
+        return () if unit.role is Role.GLOBALS else (self.prover, "--file=/dev/null", str(path))
 
     def restoring(self, unit: Unit) -> str:
         """All or nothing: one transaction, into a database that is made if it is missing."""

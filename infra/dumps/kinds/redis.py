@@ -12,7 +12,11 @@ from infra.dumps.source import Line, Port, RemotePath, Role, Source, Unit
 
 
 class Redis(Source):
-    """A Redis or Valkey server. A server takes an RDB file only at its start, so there is no restore into it."""
+    """A Redis or Valkey server.
+
+    A server takes an RDB file only at its start, so there is no restore into it. To make it a replica of another server
+    that has loaded the file would do; but a connection that is lost then leaves it read-only, or empty.
+    """
 
     login_variable: ClassVar[str] = "REDISCLI_AUTH"
 
@@ -32,6 +36,11 @@ class Redis(Source):
         given = {"-h": self.host, "-p": self.port, "-s": self.socket, "--user": self.user}
         server = " ".join(f"{key} {shlex.quote(str(value))}" for key, value in given.items() if value is not None)
         return [Unit(Role.DUMP, f"{self.label}.rdb", "", f"exec redis-cli {server} --rdb -")]
+
+    @property
+    def by_hand(self) -> str:
+        """What to do with the file."""
+        return "Restore with --to FILE. Stop Redis, put the file in the place of its dump.rdb, start it without AOF."
 
     def prove(self, unit: Unit, path: Path) -> None:  # noqa: ARG002 - there is one kind of dump
         """Magic, end mark and checksum of the RDB format."""

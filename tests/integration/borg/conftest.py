@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from infra.borg.client import CreateResult, Repository
+from infra.borg.command import binary
 
 MIB = 1024**2
 _BLOCK = 16 * MIB
@@ -79,7 +80,7 @@ def borgs() -> list[int]:
     found: list[int] = []
     for task in Path("/proc/self/task").iterdir():
         found += map(int, (task / "children").read_text().split())
-    return [pid for pid in found if b"borg" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in found if binary().encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
 
 
 def borg_child() -> int:

@@ -12,11 +12,16 @@ from tests.integration.borg.conftest import MIB, content
 
 pytestmark = pytest.mark.integration
 
-READER = """
+READER = r"""
 import os, sys
-file = os.open(sys.argv[1], os.O_RDONLY)
-os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)  # the kernel itself shall not read ahead
+files = [os.open(path, os.O_RDONLY) for path in sys.argv[1:]]
+for file in files:
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)  # the kernel itself shall not read ahead
+file = files[0]
 for line in sys.stdin:
+    if line == "other\n":
+        file = files[1]
+        continue
     os.lseek(file, int(line), os.SEEK_SET)
     os.read(file, 1)
     print("read", flush=True)
@@ -41,20 +46,48 @@ def read_at(reader: Child, offset: int) -> None:
     assert reader.stdout.readline() == "read\n"
 
 
+def read_on(reader: Child, image: Path, start: int, *, until: int = WINDOW // 2) -> None:
+    """Have the process read on from there, a MiB further each time, until so many bytes are fetched."""
+    offsets = iter(range(start, start + until, MIB))
+
+    def fetched() -> bool:
+        read_at(reader, next(offsets))
+        return cached(image) >= until
+
+    wait_for(fetched, timeout=20, interval=0.05, what="a window")
+
+
 def test_what_comes_next_is_read_ahead(tmp_path: Path) -> None:
-    """At most a window from where the process reads is fetched, most of it at once, and follows it elsewhere."""
+    """Reading on fetches at most a window more, and most of it soon; a jump begins anew, with little."""
     image = content(tmp_path / "image", size=400 * MIB)
     forget(image)
     with spawn([sys.executable, "-c", READER, str(image)], stdin=True) as reader:
         read_at(reader, 0)
         assert cached(image) < MIB
         with ReadAhead(reader.pid, [str(image)]):
-            wait_for(lambda: cached(image) >= WINDOW // 2, timeout=20, what="the first window")
-            assert cached(image) <= WINDOW + 8 * MIB
+            read_on(reader, image, 0)
+            assert cached(image) <= WINDOW + WINDOW // 2 + 8 * MIB
             forget(image)
-            read_at(reader, 300 * MIB)
-            wait_for(lambda: cached(image) >= WINDOW // 2, timeout=20, what="the second window")
-            assert cached(image) <= WINDOW + 8 * MIB
+            read_at(reader, 200 * MIB)
+            wait_for(lambda: cached(image) >= 2 * MIB, timeout=20, what="what follows the jump")
+            assert cached(image) <= WINDOW // 4
+            read_on(reader, image, 201 * MIB)
+            assert cached(image) <= WINDOW + WINDOW // 2 + 8 * MIB
+
+
+def test_files_below_a_folder_are_followed_by_turns(tmp_path: Path) -> None:
+    """Of several open files, that one is read ahead in which the process goes on: segments stay open for a while."""
+    one, two = (content(tmp_path / "data" / name, size=100 * MIB) for name in ("1", "2"))
+    forget(one)
+    forget(two)
+    with (
+        spawn([sys.executable, "-c", READER, str(one), str(two)], stdin=True) as reader,
+        ReadAhead(reader.pid, [str(tmp_path / "data")]),
+    ):
+        read_on(reader, one, 0)
+        assert cached(two) < MIB
+        reader.stdin.write("other\n")
+        read_on(reader, two, 0)
 
 
 def test_holes_are_passed_over(tmp_path: Path) -> None:
@@ -66,10 +99,9 @@ def test_holes_are_passed_over(tmp_path: Path) -> None:
     forget(other)
     with (
         spawn([sys.executable, "-c", READER, str(image)], stdin=True) as reader,
-        ReadAhead(reader.pid, [str(other), str(tmp_path), str(image)]),
+        ReadAhead(reader.pid, [str(other), str(image)]),
     ):
-        read_at(reader, 0)
-        wait_for(lambda: cached(image) >= 8 * MIB, timeout=20, what="the data")
+        read_on(reader, image, 0, until=8 * MIB)
         read_at(reader, 10 * WINDOW)
         assert cached(image) <= 9 * MIB
         assert cached(other) < MIB

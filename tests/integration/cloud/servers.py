@@ -2,7 +2,8 @@
 
 import hashlib
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -53,22 +54,51 @@ class Cloud:
     @contextmanager
     def serving(self, *protocols: str) -> Iterator[dict[str, Child]]:
         """Serve the folder, by default as S3 alone; the servers by their protocol."""
-        secret = self.root / "serve.conf"
-        secret.write_text("")
-        commands = {
-            "s3": ["--auth-key", f"{KEY},{SECRET}", "--addr", f"127.0.0.1:{self.s3_port}"],
-            "sftp": ["--user", "vmborg", "--pass", "a passphrase", "--addr", f"127.0.0.1:{self.sftp_port}"],
-        }
-        wanted = protocols or ("s3",)
         with ExitStack() as stack:
-            log = stack.enter_context((self.root / "server.log").open("ab"))
-            servers: dict[str, Child] = {}
-            for protocol in wanted:
-                argv = [binary(), "serve", protocol, *commands[protocol], "--config", str(secret), str(self.served)]
-                servers[protocol] = stack.enter_context(spawn(argv, stdout=log, stderr=log, own_session=True))
-            for port in (self.s3_port if protocol == "s3" else self.sftp_port for protocol in wanted):
-                wait_for(partial(answers, port), timeout=20, what="rclone serve", interval=0.05)
-            yield servers
+            yield {protocol: self._serve(stack, protocol, SECRET) for protocol in protocols or ("s3",)}
+
+    @contextmanager
+    def later(self, protocol: str, *, secret: str) -> Iterator[Callable[[], None]]:
+        """Yields what starts a server in place of one that was ended, with other keys; it ends with the block.
+
+        A thread of its own starts it: a child ends with the thread that started it (prctl(2), PR_SET_PDEATHSIG).
+        """
+        wanted, there, over = threading.Event(), threading.Event(), threading.Event()
+
+        def serve() -> None:
+            wanted.wait()
+            with ExitStack() as stack:
+                if not over.is_set():
+                    self._serve(stack, protocol, secret)
+                there.set()
+                over.wait()
+
+        def start() -> None:
+            wanted.set()
+            there.wait(30)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield start
+        finally:
+            over.set()
+            wanted.set()
+            thread.join()
+
+    def _serve(self, stack: ExitStack, protocol: str, secret: str) -> Child:
+        conf = self.root / "serve.conf"
+        conf.write_text("")
+        port = self.s3_port if protocol == "s3" else self.sftp_port
+        options = {
+            "s3": ["--auth-key", f"{KEY},{secret}"],
+            "sftp": ["--user", "vmborg", "--pass", "a passphrase"],
+        }[protocol]
+        argv = [binary(), "serve", protocol, *options, "--addr", f"127.0.0.1:{port}", "--config", str(conf)]
+        log = stack.enter_context((self.root / "server.log").open("ab"))
+        server = stack.enter_context(spawn([*argv, str(self.served)], stdout=log, stderr=log, own_session=True))
+        wait_for(partial(answers, port), timeout=20, what="rclone serve", interval=0.05)
+        return server
 
     def content(self) -> dict[str, str]:
         """Every file of the remote with its SHA-256: what `no worse` means."""

@@ -163,7 +163,7 @@ def test_a_smaller_database_is_believed_when_somebody_says_so(place: Place, app:
     place.configure([{**app.source, "databases": ["app"], "globals": False}])
     take(place)
     app.psql("app", "TRUNCATE t")
-    assert "--accept-smaller" not in only(take(place)[0])
+    assert "--accept-smaller" in only(take(place)[0])
     (believed,) = take(place, accept_smaller=True)
     assert believed.good
 
@@ -185,6 +185,27 @@ def test_a_bad_command_is_told(place: Place, command: str, code: int | None, sai
     assert said in only(source)
     assert source.failures[0].exit_code == code
     assert not place.latest.exists()
+
+
+def test_a_repository_that_is_missing_is_found_out_first(place: Place) -> None:
+    """A pull for a repository that does not open fails before any command runs on the dump host."""
+    marker = place.root / "it ran"
+    place.configure([{"kind": "command", "command": f"touch '{marker}'; echo whole"}])
+    call = place.run("--json", "dumps", "pull", "db")
+    assert (call.code, call.document["pulls"][0]["error"]["type"]) == (1, "RepositoryNotFound")
+    assert not marker.exists()
+    assert not place.latest.exists()
+
+
+def test_files_that_may_not_be_read_are_told_in_a_few_lines(place: Place) -> None:
+    """Of many files that fail the first five are named and the rest counted; the manifest has each of them."""
+    folder = place.root / "many"
+    folder.mkdir()
+    place.configure([{"kind": "files", "paths": [str(folder / str(number)) for number in range(9)]}])
+    (source,) = take(place)
+    assert len(source.failures) == 9
+    assert len(source.problems) == 6
+    assert "and 4 more" in source.problems[-1]
 
 
 def test_a_full_disk_is_told_and_leaves_the_last_dump(place: Place) -> None:

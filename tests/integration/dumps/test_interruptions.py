@@ -14,12 +14,16 @@ import pytest
 
 from infra.dumps.manifest import render
 from infra.errors import ConnectionLost, DumpBusy
+from infra.process import spawn
 from tasks.dumps.sources import dump_source
 from tests.guests import wait_for
 from tests.integration.dumps.place import Place
 from tests.integration.dumps.taking import job_of, store, take
+from tests.integration.vmborg import VMBORG
 
 pytestmark = pytest.mark.integration
+
+WAIT = "echo begin; sleep 100"
 
 
 def _cut_when_it_came(place: Place, cut: Callable[[], None]) -> None:
@@ -90,6 +94,26 @@ def test_a_clock_that_jumped_changes_nothing(place: Place) -> None:
     store(place)
     assert place.manifest().started < later
     assert place.manifest().good
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_pull_at_once(place: Place, number: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM end a pull that waits for bytes (128 + N): nothing is archived, nothing of it is left."""
+    place.initialise()
+    place.configure(
+        [{"kind": "command", "name": "fast", "command": "echo whole"}, {"kind": "command", "command": WAIT}]
+    )
+    argv = ["env", "--default-signal", str(VMBORG), "--config", str(place.config), "dumps", "pull", "db"]
+    with (place.root / "said").open("w+b") as said, spawn(argv, stdout=said, stderr=said) as child:
+        made = place.state / "dumps" / "db"
+        wait_for(lambda: list(made.glob("tree.*.making/dumps/command.dump")), timeout=120, what="the second source")
+        os.kill(child.pid, number)
+        assert child.wait(60) == 128 + number
+    text = (place.root / "said").read_text()
+    assert "Traceback" not in text
+    assert f"Ended by {number.name}" in text
+    assert [path.name for path in made.iterdir()] == ["host_key"]
+    assert place.archives() == []
 
 
 def test_a_killed_pull_leaves_no_archive(place: Place) -> None:

@@ -83,3 +83,6 @@ def test_the_state_of_dumps_is_for_root_alone(place: Place) -> None:
     assert place.state.stat().st_mode & 0o077 == 0
     assert (place.state / "dumps" / "db").stat().st_mode & 0o077 == 0
     assert (place.state / "dumps" / "db" / "host_key").stat().st_mode & 0o077 == 0
+    # What is extracted by hand one day is no more open.
+    assert {path.stat().st_mode & 0o077 for path in place.latest.rglob("*")} == {0}
+    assert (place.latest / "manifest.json").is_file()
