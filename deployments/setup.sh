@@ -47,6 +47,7 @@ mariadb-server|mariadbd|databases to dump in the tests
 redis-server|redis-server|databases to dump in the tests
 sqlite3|sqlite3|databases to dump in the tests
 dropbear-bin|dropbear|the SSH server inside a test guest
+systemd|systemd-analyze|judges the units in the tests
 dnsmasq-base|dnsmasq|gives that guest its address
 shellcheck|shellcheck|checks the shell scripts in make lint
 '

@@ -26,6 +26,7 @@ from tasks.dumps.archive import DumpResult
 from tasks.dumps.hosts import hosts_before
 from tasks.hooks import put_back_after
 from tasks.job import BackupJob, backup_job
+from tasks.limits import one_writer
 from tasks.logs import forward_to_run
 from tasks.report import BackupResult, publish
 
@@ -60,7 +61,8 @@ def backup_vm(vm: str, config: str | None = None) -> State[BackupResult]:
     with backup_job(vm, config) as locked:
         recovery = recover_leftovers(locked)
         job = _dump_first(locked, config)
-        point, destinations = _archive(job)
+        with one_writer(job.config, job.policy.repository, *job.policy.replicas):
+            point, destinations = _archive(job)
         result = publish(job, point, destinations, recovery.actions if recovery else ())
     if result.partial:
         lines = [f"Not covered: {disk}" for disk in result.uncovered]

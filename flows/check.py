@@ -16,6 +16,8 @@ from tasks.checking.run import Checked, check_storage, sample_archives
 from tasks.checking.sample import Sample
 from tasks.growth import all_unexpected
 from tasks.job import load_config
+from tasks.lateness import SKIPPED, superseded
+from tasks.limits import one_writer
 from tasks.logs import forward_to_run
 from tasks.policy import artifact_key, step
 from tasks.progress import ProgressReporter
@@ -55,6 +57,8 @@ def check(
         verify_data: Read and verify every byte, not just the next slice of the segments.
     """
     forward_to_run()
+    if late := superseded():
+        return Completed(name=SKIPPED, message=late, data=[])
     settings = load_config(config)
     done = [_try(settings, name, verify_data=verify_data) for name in repository_names(settings, repository)]
     growth = all_unexpected(settings.state)
@@ -73,8 +77,9 @@ def _try(config: Config, name: str, *, verify_data: bool) -> Checked:
     """One repository's damage does not keep the next from being checked."""
     checked = Checked(name, config.repositories[name].location)
     try:
-        checked = check_one(config, name, verify_data=verify_data)
-        return replace(checked, samples=sample_one(config, name))
+        with one_writer(config, name):
+            checked = check_one(config, name, verify_data=verify_data)
+            return replace(checked, samples=sample_one(config, name))
     except VmborgError as error:
         return replace(checked, error=error)
 

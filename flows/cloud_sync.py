@@ -14,6 +14,8 @@ from infra.rclone.command import OnTransfer, Transfer
 from tasks.cloud.copy import Copied, make_copy, preview
 from tasks.cloud.job import cloud_names, open_job
 from tasks.job import load_config
+from tasks.lateness import SKIPPED, superseded
+from tasks.limits import one_writer
 from tasks.logs import forward_to_run
 from tasks.policy import artifact_key, step
 from tasks.progress import ProgressReporter
@@ -64,11 +66,14 @@ def cloud_sync(
         allow_shrink: Copy although more is gone than prunes on this host explain.
     """
     forward_to_run()
+    if late := superseded():
+        return Completed(name=SKIPPED, message=late, data={})
     settings = load_config(config)
     done: dict[str, Outcome] = {}
     for each in cloud_names(settings, name):
         try:
-            done[each] = copy_one(settings, each, dry_run=dry_run, start_over=start_over, allow_shrink=allow_shrink)
+            with one_writer(settings, settings.cloud[each].repository):
+                done[each] = copy_one(settings, each, dry_run=dry_run, start_over=start_over, allow_shrink=allow_shrink)
         except VmborgError as error:  # one copy's failure does not keep the next from being made
             done[each] = error
     create_table_artifact(key="cloud-sync", table=[_row(each, outcome) for each, outcome in done.items()])

@@ -11,6 +11,8 @@ from prefect.states import Completed, Failed
 from infra.config.models import Config
 from infra.errors import VmborgError
 from tasks.job import load_config
+from tasks.lateness import SKIPPED, superseded
+from tasks.limits import one_writer
 from tasks.logs import forward_to_run
 from tasks.policy import artifact_key, step
 from tasks.repositories import repository_names
@@ -50,6 +52,8 @@ def prune(config: str | None = None, repository: str | None = None, *, dry_run: 
         dry_run: Tell the fate of each archive and change nothing.
     """
     forward_to_run()
+    if late := superseded():
+        return Completed(name=SKIPPED, message=late, data=[])
     settings = load_config(config)
     names = repository_names(settings, repository)
     view = look_at_host(settings)
@@ -63,7 +67,8 @@ def prune(config: str | None = None, repository: str | None = None, *, dry_run: 
 def _try(config: Config, name: str, view: View, *, dry_run: bool) -> Pruned:
     """One repository's failure does not keep the next from being pruned."""
     try:
-        return prune_one(config, name, view, dry_run=dry_run)
+        with one_writer(config, name):
+            return prune_one(config, name, view, dry_run=dry_run)
     except VmborgError as error:
         return Pruned(name, config.repositories[name].location, error=error)
 

@@ -6,6 +6,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from tasks.job import load_config
+from tasks.lateness import SKIPPED, superseded
 from tasks.logs import forward_to_run
 from tasks.policy import step
 from tasks.recovery import Recovery, recover_all
@@ -25,6 +26,8 @@ def reconcile(config: str | None = None) -> State[list[Recovery]]:
         config: Path of the configuration on the host that runs this; its default is /etc/vmborg/vmborg.yaml.
     """
     forward_to_run()
+    if late := superseded():
+        return Completed(name=SKIPPED, message=late, data=[])
     recoveries = recover_host(config)
     if recoveries:
         create_table_artifact(key="reconcile", table=[_row(recovery) for recovery in recoveries])

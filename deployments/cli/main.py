@@ -40,6 +40,11 @@ VERBS = {
     "retire": "Show VMs that are gone; forget one",
     "check": "Check repositories, and that archives can be read",
     "sync": "Copy a repository to a cloud, or fetch a copy",
+    "deploy": "Register this host's deployments and schedules on a Prefect server",
+    "install-service": "Write the systemd units of server, worker and recover at boot",
+    "drain": "Let what runs here end, so that the worker can be stopped",
+    "alerts": "Send a test to everybody who is told when something is wrong",
+    "metrics": "What status says, for Prometheus",
     "config": "Check, show and generate the configuration",
 }
 MONITORS = {"status", "doctor"}  # their exit codes are read by monitoring systems
@@ -60,7 +65,7 @@ class Verbs(click.Group):
         """Import a verb."""
         if cmd_name not in VERBS:
             return None
-        command: click.Command = import_module(f"deployments.cli.{cmd_name}").command
+        command: click.Command = import_module(f"deployments.cli.{cmd_name.replace('-', '_')}").command
         _accept_globals(command)
         return command
 

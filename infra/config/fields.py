@@ -134,15 +134,8 @@ def _compression(value: str) -> str:
     return value
 
 
-def _empty_only(value: Any) -> Any:
-    if value not in (None, {}):
-        raise ValueError("not supported by this version of vmborg: nothing of it would be done; remove it")
-    return {}
-
-
 Location = Annotated[str, AfterValidator(_location)]
 Compression = Annotated[str, AfterValidator(_compression)]
 RepositoryName = Annotated[str, AfterValidator(_repository_name)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Text = Annotated[str, AfterValidator(_one_line)]
-Reserved = Annotated[dict[str, Any], BeforeValidator(_empty_only)]

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from infra.config.alerts import AlertsConfig
 from infra.config.cloud import CloudConfig, CloudName
 from infra.config.dumps import EXAMPLE_HOST, DumpsConfig
 from infra.config.fields import (
@@ -27,12 +28,12 @@ from infra.config.fields import (
     Location,
     Pause,
     RepositoryName,
-    Reserved,
     Seconds,
     Size,
     Text,
 )
 from infra.config.retention import Retention
+from infra.config.schedules import SchedulesConfig
 from infra.config.secret_ref import SecretRef
 from infra.config.section import Section
 from infra.config.upkeep import CheckConfig, RetiredConfig
@@ -47,9 +48,6 @@ def missing_passphrase(encryption: str) -> str:
     if encryption == _UNENCRYPTED:
         return ""
     return f"encryption {encryption} needs a passphrase, e.g. {{file: /etc/vmborg/passphrase}}"
-
-
-RESERVED = ("alerts",)  # sections of later versions: only empty ones are accepted
 
 
 class HypervisorConfig(Section):
@@ -212,6 +210,9 @@ def _empty_override(value: Any) -> Any:
 class VmsConfig(Section):
     """Which VMs are backed up, and how. What is not named here is covered."""
 
+    parallel: int = Field(
+        default=1, ge=1, description="How many VMs of this host a deployment backs up at the same time."
+    )
     defaults: VmPolicy = Field(default_factory=VmPolicy, description="The policy of every VM.")
     exclude: tuple[Text, ...] = Field(
         default=(),
@@ -256,7 +257,12 @@ class Config(Section):
         description="Copies of repositories on remotes of rclone's, by name.",
         examples=[{"offsite": {}}],
     )
-    alerts: Reserved = Field(default_factory=dict[str, Any], description="Reserved for alerts.")
+    schedules: SchedulesConfig = Field(
+        default_factory=SchedulesConfig, description="When the deployments of `vmborg deploy` run."
+    )
+    alerts: AlertsConfig = Field(
+        default_factory=AlertsConfig, description="Who is told when something is wrong: docs/alerts.md."
+    )
 
     @property
     def state(self) -> StateDir:

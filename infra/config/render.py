@@ -7,11 +7,11 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from infra.config.models import RESERVED, Config, Section, VmPolicy
+from infra.config.models import Config, Section, VmPolicy
 
 _WIDTH = 100
-_EXPANDED = {"repositories", "cloud"}  # mappings whose values are shown key by key
-_OPTIONAL = {"cloud"}  # those of them that are switched off as a whole
+_EXPANDED = {"repositories", "cloud", "receivers"}  # mappings whose values are shown key by key
+_OPTIONAL = {"cloud", "receivers"}  # those of them that are switched off as a whole
 _ACTIVE = {
     "state_dir",
     "name",
@@ -24,6 +24,8 @@ _ACTIVE = {
     "monthly",
     "grace",
     "slice",
+    "timezone",
+    "silent",
 }
 _HEADER = """\
 # Configuration of vmborg (/etc/vmborg/vmborg.yaml). Check it with `vmborg config validate`.
@@ -81,8 +83,6 @@ def _section(model: type[Section], indent: str) -> list[str]:
     lines: list[str] = []
     defaults = as_data(model.model_construct())
     for name, field in model.model_fields.items():
-        if not indent and name in RESERVED:
-            continue
         if not indent and lines:
             lines.append("")
         prose = field.description or ""

@@ -3,27 +3,30 @@
 import json
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.schedules import RRuleSchedule
 
 from tests.e2e.checks import sources
 from tests.e2e.sources import MIB, Sources, disk
 from tests.e2e.worker import Worker
-from tests.guests import Guest
+from tests.guests import Guest, wait_for
 from tests.integration.cloud.servers import Cloud
 
 pytestmark = pytest.mark.e2e
 
 VM = "worked"
-POOL = "vmborg-test-pool"
 IMAGE = "worked.raw"
 
 
 @pytest.fixture(scope="module")
 def worker(host: Sources, prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A worker of this host with both deployments."""
-    with Worker(prefect_server, POOL, host.site.config, tmp_path_factory.mktemp("worker")).serving() as serving:
+    with Worker(prefect_server, host.site.config, tmp_path_factory.mktemp("worker")).serving() as serving:
         yield serving
 
 
@@ -45,6 +48,39 @@ def test_a_deployed_backup_completes(worker: Worker, host: Sources, guest: Guest
     host.assert_on_bases(guest, bases)
 
 
+def test_after_an_outage_a_schedule_is_made_up_for_once(worker: Worker) -> None:
+    """Of three runs that no worker took in time the last one runs; the others are Skipped and name it."""
+    worker.stop()
+    start = datetime.now(UTC) + timedelta(seconds=15)
+    rule = f"DTSTART:{start:%Y%m%dT%H%M%SZ}\nRRULE:FREQ=SECONDLY;INTERVAL=2;COUNT=3"
+    with SyncPrefectClient(worker.dashboard.api) as client:
+        there = client.read_deployment_by_name(f"check/{worker.pool}")
+        client.create_deployment(
+            there.flow_id,
+            "late",
+            entrypoint=there.entrypoint,
+            parameters=there.parameters,
+            pull_steps=there.pull_steps,
+            job_variables=there.job_variables,
+            work_pool_name=worker.pool,
+            concurrency_limit=1,
+            schedules=[DeploymentScheduleCreate(schedule=RRuleSchedule(rrule=rule), active=True)],
+        )
+        client.delete_deployment(there.id)
+    wait_for(lambda: len(worker.runs("check")) == 3, timeout=60, what="runs of the schedule", interval=0.5)
+    wait_for(lambda: datetime.now(UTC) > start + timedelta(seconds=6), timeout=60, what="all of them late")
+    worker.ensure()
+
+    def ended() -> bool:
+        return all(run["state_type"] == "COMPLETED" for run in worker.runs("check"))
+
+    wait_for(ended, timeout=120, what="the end of all runs", interval=0.5)
+    *skipped, last = sorted(worker.runs("check"), key=lambda run: run["expected_start_time"])
+    assert [run["state_name"] for run in skipped] == ["Skipped", "Skipped"]
+    assert last["state"]["message"] == "1 repositories are sound"
+    assert all(f"{start + timedelta(seconds=4):%H:%M:%S}" in run["state"]["message"] for run in skipped)
+
+
 def test_the_upkeep_completes(worker: Worker, host: Sources, guest: Guest, tmp_path: Path) -> None:
     """The deployments check, cloud-sync and prune run as they stand, each Completed, with its table and its effect."""
     cloud = Cloud(tmp_path)
@@ -55,6 +91,7 @@ def test_the_upkeep_completes(worker: Worker, host: Sources, guest: Guest, tmp_p
     host.backup(guest.name)
     host.site.config.write_text(json.dumps(settings), encoding="utf-8")
     try:
+        worker.deploy()
         with cloud.serving():
             told = {flow: completed(worker, flow) for flow in ("check", "cloud-sync", "prune")}
     finally:

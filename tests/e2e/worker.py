@@ -1,13 +1,15 @@
 """A process worker of this host, as a service manager would start it, with the deployments of this checkout."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from infra.config.load import load
 from infra.process import Child, run, spawn
 from tests.e2e.dashboard import Dashboard, Row
 from tests.e2e.prefect_server import PREFECT
 from tests.guests import wait_for
+from tests.integration.vmborg import vmborg
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -15,10 +17,12 @@ CHECKOUT = Path(__file__).parents[2]
 class Worker:
     """A work pool of its own on a server, the deployments in it, and a worker that serves it."""
 
-    def __init__(self, api: str, pool: str, config: Path, home: Path) -> None:
+    def __init__(self, api: str, config: Path, home: Path, *, prefix: Sequence[str] = ()) -> None:
         self.dashboard = Dashboard(api)
-        self.pool = pool
+        self.config = config
+        self.pool = load(config).hypervisor.name
         self.log = home / "worker.log"
+        self._prefix = prefix  # what confines it, in front of the command
         self._stack = ExitStack()
         self._child: Child | None = None
         self._environment = {
@@ -26,9 +30,6 @@ class Worker:
             "PREFECT_HOME": str(home),
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_CLI_PROMPT": "false",
-            "VMBORG_CONFIG": str(config),
-            "VMBORG_HOME": str(CHECKOUT),
-            "VMBORG_POOL": pool,
         }
 
     def prefect(self, *arguments: str) -> str:
@@ -39,17 +40,19 @@ class Worker:
 
     @contextmanager
     def serving(self) -> Iterator["Worker"]:
-        """Make the pool, deploy, serve; at the end all of it is gone from the server."""
-        self.prefect("work-pool", "create", "--type", "process", self.pool)
+        """Deploy and serve; at the end the pool and all deployments are gone from the server."""
         try:
-            self.prefect("deploy", "--all")
+            self.deploy()
             self.ensure()
             yield self
         finally:
-            if self._child is not None:
-                self._child.terminate(grace=20)
-            self._stack.close()
+            self.stop()
             self._forget()
+
+    def deploy(self) -> None:
+        """`vmborg deploy`."""
+        call = vmborg("deploy", config=self.config, env=self._environment)
+        assert call.code == 0, call.stderr
 
     @property
     def pid(self) -> int:
@@ -64,7 +67,7 @@ class Worker:
         self._stack.close()
         dead = {worker["name"] for worker in self._workers()}
         # Signals ignored by whoever started the tests would stay ignored in the worker, which then cannot be stopped.
-        command = ["env", "--default-signal", str(PREFECT), "worker", "start", "--pool", self.pool]
+        command = [*self._prefix, "env", "--default-signal", str(PREFECT), "worker", "start", "--pool", self.pool]
         log = self._stack.enter_context(self.log.open("ab"))
         child = spawn(command, env=self._environment, cwd="/", stdout=log, stderr=log, own_session=True)
         self._child = self._stack.enter_context(child)
@@ -76,6 +79,13 @@ class Worker:
 
     def _workers(self) -> list[Row]:
         return self.dashboard.ask(f"work_pools/{self.pool}/workers")
+
+    def stop(self) -> None:
+        """End the worker, if one runs."""
+        if self._child is not None:
+            self._child.terminate(grace=20)
+        self._stack.close()
+        self._child = None
 
     def ended(self, timeout: float = 30) -> None:
         """Wait for the worker's end."""
@@ -99,11 +109,12 @@ class Worker:
 
     def start(self, flow: str, **parameters: str) -> str:
         """`prefect deployment run FLOW/POOL`; return the flow run's id."""
-        before = {run["id"] for run in self._runs(flow)}
+        before = {run["id"] for run in self.runs(flow)}
         given = [word for name, value in parameters.items() for word in ("--param", f"{name}={value}")]
         self.prefect("deployment", "run", f"{flow}/{self.pool}", *given)
-        return next(run["id"] for run in self._runs(flow) if run["id"] not in before)
+        return next(run["id"] for run in self.runs(flow) if run["id"] not in before)
 
-    def _runs(self, flow: str) -> list[Row]:
+    def runs(self, flow: str) -> list[Row]:
+        """The runs of this flow in this pool."""
         chosen = {"name": {"any_": [flow]}}
         return self.dashboard.ask("flow_runs", flows=chosen, work_pools={"name": {"any_": [self.pool]}})

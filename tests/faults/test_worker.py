@@ -18,7 +18,6 @@ from tests.guests import wait_for
 
 pytestmark = pytest.mark.e2e
 
-POOL = "vmborg-faults"
 RECONCILED = "the next `reconcile` commits the overlays, pivots and removes them"
 
 
@@ -26,7 +25,7 @@ RECONCILED = "the next `reconcile` commits the overlays, pivots and removes them
 def serving(whole_rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A pool of this host, with both deployments."""
     home = tmp_path_factory.mktemp("worker")
-    with Worker(whole_rig.site.api, POOL, whole_rig.site.config, home).serving() as worker:
+    with Worker(whole_rig.site.api, whole_rig.site.config, home).serving() as worker:
         worker.unschedule()  # a reconcile in the middle would help too early
         yield worker
 

@@ -8,12 +8,16 @@ import pytest
 import yaml
 from prefect import Flow
 from prefect.cli.deploy._models import (
+    ConcurrencyLimitSpec,
     DeploymentConfig,
     PrefectYamlModel,
     RawScheduleConfig,
     WorkPoolConfig,
 )
 from pydantic import BaseModel
+
+from deployments.registry.wanted import cron_of
+from infra.config.schedules import SchedulesConfig
 
 ROOT = Path(__file__).parents[2]
 OURS = {"definitions"}
@@ -46,6 +50,7 @@ def test_keys_of_a_deployment_are_prefects(deployment: dict[str, Any]) -> None:
     """No key of a deployment, of its work pool or of a schedule is one that Prefect does not know."""
     assert set(deployment) <= names(DeploymentConfig)
     assert set(deployment["work_pool"]) <= names(WorkPoolConfig)
+    assert set(deployment["concurrency_limit"]) <= names(ConcurrencyLimitSpec)
     for schedule in deployment.get("schedules", []):
         RawScheduleConfig.model_validate(schedule)
 
@@ -72,3 +77,31 @@ def test_names_are_unique() -> None:
     """No two deployments of one flow share a name: the second would silently replace the first."""
     keys = [(deployment["entrypoint"], deployment["name"]) for deployment in DEPLOYMENTS]
     assert len(keys) == len(set(keys))
+
+
+@each_deployment
+def test_every_deployment_says_what_it_is_and_what_happens_when_two_meet(deployment: dict[str, Any]) -> None:
+    """Each has a description, our tag, and a limit with its collision strategy."""
+    assert deployment["description"].endswith(".")
+    assert deployment["tags"][0] == "vmborg"
+    assert deployment["concurrency_limit"]["limit"] == 1
+    assert deployment["concurrency_limit"]["collision_strategy"] in {"ENQUEUE", "CANCEL_NEW"}
+
+
+@each_deployment
+def test_a_form_explains_every_parameter(deployment: dict[str, Any]) -> None:
+    """Each parameter of the flow has a description in the schema from which Prefect draws its form."""
+    module, _, name = deployment["entrypoint"].rpartition(".")
+    found = getattr(import_module(module), name).parameters.properties
+    assert [key for key, facts in found.items() if not facts.get("description")] == []
+
+
+def test_schedules_are_those_of_the_configuration() -> None:
+    """Each schedule's slug is a key of `schedules`, its expression that key's default at minute 0; none is missing."""
+    schedules = [each for deployment in DEPLOYMENTS for each in deployment.get("schedules", [])]
+    defaults = SchedulesConfig()
+    for each in schedules:
+        expected = cron_of(defaults, each["slug"]).replace("H/", "0-59/").replace("H", "0")
+        assert (each["cron"], each["timezone"]) == (expected, "UTC")
+    keys = set(SchedulesConfig.model_fields) - {"timezone", "vms"}
+    assert {each["slug"].replace("-", "_") for each in schedules} == keys
