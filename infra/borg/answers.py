@@ -1,10 +1,12 @@
 """What borg's answers are read into."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from infra.borg.command import Finished
 from infra.borg.comment import parse_comment
 from infra.borg.messages import ArchiveProgress, FileStatus, Message
 from infra.errors import ArchiveIncomplete, RepositoryInvalid
@@ -78,6 +80,19 @@ class CreateWatch:
                 evidence="\n".join(f"{status} {path}" for path, status in bad.items()),
                 remedy="Look at these files and the storage below them, then back up again.",
             )
+
+
+def create_result(done: Finished, watch: CreateWatch) -> CreateResult:
+    """Read what `borg create --json` printed. Raises ArchiveIncomplete as `watch` tells."""
+    watch.require_clean()
+    stats: dict[str, Any] = json.loads(done.stdout)["archive"]["stats"]
+    return CreateResult(
+        original_size=stats["original_size"],
+        deduplicated_size=stats["deduplicated_size"],
+        seconds=done.seconds,
+        read_bytes=done.read_bytes,
+        files=watch.files,
+    )
 
 
 def repository_info(document: dict[str, Any]) -> RepositoryInfo:

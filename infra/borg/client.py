@@ -17,6 +17,7 @@ from infra.borg.answers import (
     CreateWatch,
     RepositoryInfo,
     archive_infos,
+    create_result,
     repository_info,
     require_mode,
 )
@@ -40,13 +41,13 @@ _QUERY_S = 1800.0
 _SILENT_WAIT_S = 2
 _READING = ("list", "info", "extract")
 _DELETED_AT_ONCE = 100  # names in one call: a call takes half a second, and arguments have a limit
-_CHECKPOINT_INTERVAL_S = 10 * 365 * 86400  # never: a killed run shall leave no NAME.checkpoint
+CHECKPOINT_INTERVAL_S = 10 * 365 * 86400  # never: a killed run shall leave no NAME.checkpoint
 
 # Neither stored nor brought back: plain borg restores what is stored, too.
 # An immutable flag would keep an extracted image from being moved into place. Of the extended attributes the only
 # ones that images have are libvirt's notes of owners and users (trusted.libvirt.security.*), true on the day of the
 # backup alone: with a count of users in them a restored image does not start (libvirt, security_util.c).
-_CONTENT_ONLY = ("--noflags", "--noxattrs", "--noacls")
+CONTENT_ONLY = ("--noflags", "--noxattrs", "--noacls")
 
 
 class Repository:
@@ -225,10 +226,10 @@ class Repository:
         """
         watch = CreateWatch(on_progress)
         done = self._borg(
-            *("create", "--json", "--list", "--filter", "AMUCE", "--progress", *_CONTENT_ONLY),
+            *("create", "--json", "--list", "--filter", "AMUCE", "--progress", *CONTENT_ONLY),
             *("--chunker-params", CHUNKER, "--sparse", "--files-cache", FILES_CACHE, "--files-changed", "mtime"),
             *("--compression", self.compression, "--comment", comment),
-            *("--checkpoint-interval", str(_CHECKPOINT_INTERVAL_S)),
+            *("--checkpoint-interval", str(CHECKPOINT_INTERVAL_S)),
             *(["--read-special"] if read_special else []),
             *(self._named(archive), "--", *paths),
             listener=watch,
@@ -238,15 +239,7 @@ class Repository:
         )
         if done.stopped:
             return CreateResult(0, 0, done.seconds, done.read_bytes, stopped=True)
-        watch.require_clean()
-        stats: dict[str, Any] = json.loads(done.stdout)["archive"]["stats"]
-        return CreateResult(
-            original_size=stats["original_size"],
-            deduplicated_size=stats["deduplicated_size"],
-            seconds=done.seconds,
-            read_bytes=done.read_bytes,
-            files=watch.files,
-        )
+        return create_result(done, watch)
 
     # -------------------------------------------------------------------------------------------------- extract
 
@@ -271,7 +264,7 @@ class Repository:
         progress = ["--progress"] if on_progress is not None else []
         # pp: takes the rest as the beginning of a path, not as a pattern (borg help patterns).
         exact = [f"pp:{path}" for path in paths]
-        options = ["--sparse", *_CONTENT_ONLY, *progress]
+        options = ["--sparse", *CONTENT_ONLY, *progress]
         with extract_target(str(directory)):
             self._borg(
                 *("extract", *options, self._named(archive), *exact),

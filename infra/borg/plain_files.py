@@ -5,15 +5,11 @@ is 2 MiB: a dump changes in many places, and each place costs a chunk (docs/adr/
 mtime: what a tree takes over from the last one is a hard link, and to link a file changes its ctime.
 """
 
-import json
-from typing import Any
-
-from infra.borg.answers import CreateResult, CreateWatch
-from infra.borg.client import Repository
+from infra.borg.answers import CreateResult, CreateWatch, create_result
+from infra.borg.client import CHECKPOINT_INTERVAL_S, CONTENT_ONLY, Repository
 from infra.borg.command import run_borg
 
 _CHUNKER = "buzhash,15,21,17,4095"
-_CHECKPOINT_INTERVAL_S = 10 * 365 * 86400  # never, as for images
 
 
 def create_files(
@@ -25,21 +21,13 @@ def create_files(
         repository.target,
         [
             *("create", "--json", "--list", "--filter", "AMUCE", "--files-cache", "mtime,size,inode"),
-            *("--files-changed", "mtime", "--noflags", "--noxattrs", "--noacls"),
+            *("--files-changed", "mtime", *CONTENT_ONLY),
             *("--compression", repository.compression, "--comment", comment, "--chunker-params", _CHUNKER),
-            *("--checkpoint-interval", str(_CHECKPOINT_INTERVAL_S)),
+            *("--checkpoint-interval", str(CHECKPOINT_INTERVAL_S)),
             *(f"{repository.location}::{archive}", "--", path),
         ],
         listener=watch,
         env={"BORG_FILES_CACHE_SUFFIX": files_cache_suffix},
     )
     repository.seconds += done.seconds
-    watch.require_clean()
-    stats: dict[str, Any] = json.loads(done.stdout)["archive"]["stats"]
-    return CreateResult(
-        original_size=stats["original_size"],
-        deduplicated_size=stats["deduplicated_size"],
-        seconds=done.seconds,
-        read_bytes=done.read_bytes,
-        files=watch.files,
-    )
+    return create_result(done, watch)
