@@ -60,6 +60,7 @@ class Site:
                 }
             },
             "vms": {
+                "parallel": 4,  # a run that was killed holds its slot of the deployment for some minutes
                 "defaults": {"repository": "main", "min_free": "64MiB", "min_free_start": "128MiB", **policy},
                 "overrides": {name: dict(policy) for name, policy in (overrides or {}).items()},
             },
