@@ -77,6 +77,11 @@ class Domain:
         """The reason for its state, as libvirt's number: codes.PAUSED_IOERROR."""
         return self._read("Reading the state of", lambda raw: raw.state()[1])
 
+    def stopped_by_io(self) -> bool:
+        """Whether qemu paused it because a disk gave an error, such as a file system that is full."""
+        state = self._read("Reading the state of", lambda raw: raw.state())
+        return _STATES.get(state[0]) is DomainState.PAUSED and state[1] == codes.PAUSED_IOERROR
+
     def persistent(self) -> bool:
         """Whether it has a definition that outlives its shut-off."""
         return self._read("Looking up", lambda raw: bool(raw.isPersistent()))
