@@ -13,9 +13,18 @@ _CHUNKER = "buzhash,15,21,17,4095"
 
 
 def create_files(
-    repository: Repository, archive: str, path: str, *, comment: str, files_cache_suffix: str
+    repository: Repository,
+    archive: str,
+    path: str,
+    *,
+    comment: str,
+    files_cache_suffix: str,
+    timeout: float | None = None,
 ) -> CreateResult:
-    """Store everything below `path`. Raises ArchiveIncomplete for every warning, and borg's typed errors."""
+    """Store everything below `path`; `timeout` in seconds beside waiting for a lock.
+
+    Raises ArchiveIncomplete for every warning, RepositoryUnreachable at the end of `timeout`, and borg's typed errors.
+    """
     watch = CreateWatch(None)
     done = run_borg(
         repository.target,
@@ -28,6 +37,7 @@ def create_files(
         ],
         listener=watch,
         env={"BORG_FILES_CACHE_SUFFIX": files_cache_suffix},
+        timeout=timeout,
     )
     repository.seconds += done.seconds
     return create_result(done, watch)
