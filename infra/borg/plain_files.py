@@ -5,6 +5,8 @@ is 2 MiB: a dump changes in many places, and each place costs a chunk (docs/adr/
 mtime: what a tree takes over from the last one is a hard link, and to link a file changes its ctime.
 """
 
+from typing import IO
+
 from infra.borg.answers import CreateResult, CreateWatch, create_result
 from infra.borg.client import CHECKPOINT_INTERVAL_S, CONTENT_ONLY, Repository
 from infra.borg.command import run_borg
@@ -41,3 +43,9 @@ def create_files(
     )
     repository.seconds += done.seconds
     return create_result(done, watch)
+
+
+def export_files(repository: Repository, archive: str, path: str, output: IO[bytes]) -> None:
+    """Write everything below `path` of an archive as a tar stream. Raises borg's typed errors."""
+    argv = ["export-tar", f"{repository.location}::{archive}", "-", f"pp:{path}"]
+    repository.seconds += run_borg(repository.target, argv, output=output).seconds

@@ -98,6 +98,9 @@ def test_both_have_it_and_each_restores(two: Place) -> None:
     pruned = two.run("--json", "prune", "--dry-run").document["repositories"]
     fates = [(each["repository"], [row["rule"] for row in each["archives"]]) for each in pruned]
     assert fates == [("main", ["daily #1"]), (REPLICA, ["daily #1"])]
+    checked = two.run("--json", "check").document["repositories"]
+    read = [(each["repository"], [row["archive"] for row in each["samples"]], each["error"]) for each in checked]
+    assert read == [("main", [name], None), (REPLICA, [name], None)]
 
 
 @pytest.mark.parametrize(("lost", "kept"), [(REPLICA, "main"), ("main", REPLICA)])
