@@ -129,6 +129,11 @@ def _problem(detail: ErrorDetails, parsed: Parsed) -> Problem:
     match kind:
         case "extra_forbidden":
             text = "unknown key" + _suggestion(str(path[-1]), _known_keys(path[:-1]))
+        case "union_tag_invalid":
+            path, context = (*path, "kind"), detail.get("ctx", {})
+            text = f"must be one of {context.get('expected_tags', '')}"
+        case "union_tag_not_found":
+            path, text = (*path, "kind"), "is missing"
         case "missing":
             text = "is missing"
         case "model_type" | "model_attributes_type" | "dict_type":

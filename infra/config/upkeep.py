@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from pydantic import ByteSize, Field
+from pydantic import ByteSize, Field, model_validator
 
 from infra.config.fields import Duration, Seconds, Size
 from infra.config.section import Section
@@ -20,6 +20,12 @@ class RetiredConfig(Section):
         description="Delete all of them this long after it went; never by itself if left out.",
         examples=["3y"],
     )
+
+    @model_validator(mode="after")
+    def _grace_first(self) -> "RetiredConfig":
+        if self.forget_after is not None and self.forget_after < self.grace:
+            raise ValueError("forget_after must not be shorter than grace: in the grace all archives stay")
+        return self
 
 
 class CheckConfig(Section):

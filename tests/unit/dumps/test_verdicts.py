@@ -114,7 +114,11 @@ def test_a_host_that_is_gone_is_told() -> None:
     [
         ("key: /k, sources: [{kind: postgresql}]", "must have an address"),
         ("address: a", "sources: is missing"),
-        ("address: a, sources: [{kind: mongo}]", "does not match any of the expected tags"),
+        (
+            "address: a, sources: [{kind: mongo}]",
+            "dumps.hosts.db.sources.0.kind: must be one of 'postgresql', 'mariadb'",
+        ),
+        ("address: a, sources: [{paths: [/etc]}]", "dumps.hosts.db.sources.0.kind: is missing"),
         ("address: a, sources: [{kind: redis}, {kind: redis}]", "two sources are called 'redis'"),
         (SOURCE + ", before_vm_backup: true", "before_vm_backup needs vm"),
         (SOURCE + ", passwords: {mysql: {env: X}}", "passwords names 'mysql'"),
