@@ -12,7 +12,7 @@ from flows.pull_dumps_host import pull_dumps_host
 from infra.errors import BorgError, DomainStateChanged, RepositoryUnreachable, VmborgError
 from infra.model import DomainFacts
 from tasks.archives import create_archive, drop_unfinished, verify_archive
-from tasks.destinations import Destination, Destinations, require_one
+from tasks.destinations import Destination, Destinations, require_one, step_for
 from tasks.domains import (
     PREFLIGHT_TIMEOUT_S,
     FrozenPoint,
@@ -138,7 +138,7 @@ def _prepare(job: BackupJob, facts: DomainFacts, destination: Destination) -> De
     if destination.repository is None:
         return destination
     try:
-        _for(destination, job, preflight)(job, facts, destination.repository)
+        step_for(destination, preflight, first=job.policy.repository)(job, facts, destination.repository)
     except BorgError as error:
         return destination.failed(error)
     except TimeoutError as error:  # Prefect's, of the step
@@ -159,14 +159,7 @@ def _verify(job: BackupJob, point: FrozenPoint, destination: Destination) -> Des
     if destination.repository is None or destination.created is None:
         return destination
     try:
-        step = _for(destination, job, verify_archive)
+        step = step_for(destination, verify_archive, first=job.policy.repository)
         return replace(destination, figures=step(job, point, destination.repository, destination.created))
     except VmborgError as error:
         return destination.failed(error)
-
-
-def _for(destination: Destination, job: BackupJob, step: Any) -> Any:
-    """A step that is done once for each repository: those for replicas are named after them."""
-    if destination.name == job.policy.repository:
-        return step
-    return step.with_options(task_run_name=f"{step.name} {destination.name}")

@@ -11,9 +11,10 @@ from infra.journal.store import Journal
 from tasks.catalogue import Catalogue, VmArchive, read_catalogue
 from tasks.checking.findings import check_findings
 from tasks.dumps.status import DumpStatus, dump_statuses
-from tasks.growth import unexpected
+from tasks.growth import dump_key, unexpected
 from tasks.health import Finding, Health, failed, vm_argument, worst
 from tasks.open_runs import NO_RUN, OpenRun, open_run, stray_overlays
+from tasks.replicas import behind
 
 GONE = "gone"
 NOT_KNOWN = "unknown"
@@ -126,20 +127,17 @@ def _archived(source: Source, last: VmArchive | None, age: timedelta | None, now
         return Health.CRITICAL, "the last good archive is older than its objective", back_up
     if age < -_CLOCK_TOLERANCE:
         return Health.WARNING, "the last archive is from the future", "Look at the clocks of the hypervisors."
-    behind = _behind(source, now)
-    if behind:
-        return Health.WARNING, f"no good archive within its objective in: {', '.join(behind)}", back_up
+    late = _behind(source, now)
+    if late:
+        return Health.WARNING, f"no good archive within its objective in: {', '.join(late)}", back_up
     return _remarks(source, last)
 
 
 def _behind(source: Source, now: datetime) -> list[str]:
     """The repositories that should have a young archive, as others do, and have none."""
-    found: list[str] = []
-    for name in (source.repository, *source.replicas) if source.replicas else ():
-        newest = _newest(source, name)
-        if newest is None or now - newest.time > source.objective:
-            found.append(f"{name} (cannot be read)" if name in source.unread else name)
-    return found
+    repositories = (source.repository, *source.replicas)
+    found = {name: newest.time for name in repositories if (newest := _newest(source, name))}
+    return behind(repositories, found, since=now - source.objective, unread=source.unread)
 
 
 def _remarks(source: Source, last: VmArchive) -> Verdict:
@@ -193,7 +191,8 @@ def read_status(config: Config, *, now: datetime | None = None) -> Status:
     ]
     moment = now or datetime.now(UTC)
     vms = sorted((judge(source, moment) for source in sources), key=lambda each: (each.vm, each.uuid))
-    dumps = dump_statuses(config, catalogue.dumps, unreadable=catalogue.failures, now=moment)
+    growth = {host: _growth(config, dump_key(host)) for host in config.dumps.hosts}
+    dumps = dump_statuses(config, catalogue.dumps, unreadable=catalogue.failures, now=moment, growth=growth)
     levels = [each.health for each in (*vms, *problems, *dumps)]
     return Status(worst(levels), tuple(vms), tuple(problems), dumps)
 
@@ -228,8 +227,8 @@ def _source(config: Config, name: str, uuid: str, *, state: str, catalogue: Cata
     )
 
 
-def _growth(config: Config, uuid: str) -> str:
+def _growth(config: Config, source: str) -> str:
     try:
-        return unexpected(config.state, uuid)
+        return unexpected(config.state, source)
     except JournalError as error:
         return error.brief

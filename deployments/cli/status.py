@@ -66,7 +66,7 @@ def _print_dumps(context: Context, dumps: "Sequence[DumpStatus]") -> None:
                 dump.host,
                 moment(dump.time),
                 duration(dump.age) if dump.age is not None else "-",
-                duration(dump.objective),
+                duration(dump.objective) if dump.objective is not None else "-",
                 f"{dump.text}; {dump.remedy}" if dump.remedy else dump.text,
             )
             for dump in dumps

@@ -1,4 +1,4 @@
-"""Hold an archive, release it, list holds; list and forget retired VMs. Plain functions: they need no Prefect."""
+"""Hold an archive, release it, list holds; list and forget retired sources. Plain functions: they need no Prefect."""
 
 import logging
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from infra.retention.retired import Stage
 from tasks.repositories import open_repository
 from tasks.retention.outlook import SourcePlan, View
 from tasks.retention.run import forbidden, look
-from tasks.retention.sources import Holding, read_holding
+from tasks.retention.sources import DUMP, Holding, read_holding
 
 logger = logging.getLogger("vmborg.hold")
 
@@ -38,8 +38,9 @@ class Gone:
     """A retired source in one repository."""
 
     repository: str
+    kind: str  # vm or dump
     name: str
-    uuid: str
+    id: str  # a VM's UUID, or `dump.NAME@HYPERVISOR`
     owner: str
     stage: Stage
     since: datetime | None
@@ -95,23 +96,25 @@ def gone(config: Config, view: View) -> list[Gone]:
     return found
 
 
-def forget(config: Config, vm: str, view: View) -> list[str]:
-    """Delete every archive of a retired VM; the archives that are gone now.
+def forget(config: Config, wanted: str, view: View) -> list[str]:
+    """Delete every archive of a retired source, by its name or id; the archives that are gone now.
 
     Raises NotRetired (it is not gone, or there are two of this name), ArchiveHeld, NotMaintainer (this host must not
     delete there), and BorgError's subtypes. Nothing is deleted then.
     """
     plans: list[tuple[str, Repository, SourcePlan, list[str]]] = []
+    held: set[str] = set()
     for name in config.repositories:
         repository, outlook = look(config, name, view, patient=True)
         marks = read_holding(name, repository.archives()).marks
         for source in outlook.sources:
-            if vm in (source.name, source.id):
-                _require_forgettable(config, name, source, held_names(marks, view.now))
-                spent = [mark.archive for mark in marks if mark.subject == source.id]
-                plans.append((name, repository, source, spent))
+            if wanted in (source.name, source.id):
+                plans.append((name, repository, source, [mark.archive for mark in marks if mark.subject == source.id]))
+                held |= held_names(marks, view.now)
     if len({source.id for _, _, source, _ in plans}) != 1:
-        raise _not_one(vm, sorted({source.id for _, _, source, _ in plans}))
+        raise _not_one(wanted, sorted({source.id for _, _, source, _ in plans}))
+    for name, _, source, _ in plans:
+        _require_forgettable(config, name, source, held)
     deleted: list[str] = []
     for _, repository, source, spent in plans:
         names = [each.archive.name for each in source.decisions]
@@ -124,10 +127,11 @@ def forget(config: Config, vm: str, view: View) -> list[str]:
 
 def _require_forgettable(config: Config, repository: str, source: SourcePlan, held: set[str]) -> None:
     if source.stage is Stage.ACTIVE:
+        kind, end = ("dump host", "Take it out of `dumps.hosts`") if source.kind == DUMP else ("VM", "Undefine the VM")
         raise NotRetired(
-            f"The VM {source.name!r} is not retired; its archives stay.",
+            f"The {kind} {source.name!r} is not retired; its archives stay.",
             evidence=f"repository {repository}: its owner {source.owner or '(unknown)'} has not called it gone",
-            remedy="Undefine the VM, and run `vmborg prune` on its owner first.",
+            remedy=f"{end}, and run `vmborg prune` on its owner first.",
         )
     pinned = [each.archive.name for each in source.decisions if each.archive.name in held]
     if pinned:
@@ -156,7 +160,16 @@ def _held(repository: str, mark: Mark) -> Held:
 
 
 def _gone(repository: str, source: SourcePlan) -> Gone:
-    return Gone(repository, source.name, source.id, source.owner, source.stage, source.since, len(source.decisions))
+    return Gone(
+        repository=repository,
+        kind=source.kind,
+        name=source.name,
+        id=source.id,
+        owner=source.owner,
+        stage=source.stage,
+        since=source.since,
+        archives=len(source.decisions),
+    )
 
 
 def _no_archive(archive: str) -> ArchiveNotFound:
@@ -167,11 +180,15 @@ def _no_archive(archive: str) -> ArchiveNotFound:
     )
 
 
-def _not_one(vm: str, ids: list[str]) -> NotRetired:
+def _not_one(wanted: str, ids: list[str]) -> NotRetired:
     if ids:
         return NotRetired(
-            f"There are several VMs {vm!r}.", evidence="\n".join(ids), remedy="Name the UUID instead, in both places."
+            f"Several VMs or dump hosts are called {wanted!r}.",
+            evidence="\n".join(ids),
+            remedy="Name one of these ids instead, in both places.",
         )
     return NotRetired(
-        f"There is no retired VM {vm!r}.", evidence="no repository has archives of it", remedy="See `vmborg retire`."
+        f"There is no retired VM or dump host {wanted!r}.",
+        evidence="no repository has archives of it",
+        remedy="See `vmborg retire`.",
     )

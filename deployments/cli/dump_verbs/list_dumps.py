@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 @click.command("list")
 @click.argument("host", required=False)
 @click.option("--archive", metavar="NAME", help="Show every dump that this archive of HOST holds.")
+@click.option("--repository", metavar="NAME", help="Only this repository.")
 @pass_context
-def command(context: Context, *, host: str | None, archive: str | None) -> int:
+def command(context: Context, *, host: str | None, archive: str | None, repository: str | None) -> int:
     """List the archives of every dump host, or of HOST, oldest first.
 
     Exit code 1 if a repository could not be read.
@@ -27,8 +28,8 @@ def command(context: Context, *, host: str | None, archive: str | None) -> int:
     from tasks.catalogue import read_catalogue
 
     if archive is not None:
-        return _show(context, host or "", archive)
-    catalogue = read_catalogue(context.config)
+        return _show(context, host or "", archive, repository)
+    catalogue = read_catalogue(context.config, only=repository)
     found = [each for each in catalogue.dumps if host in {None, each.host}]
     for name, error in catalogue.failures.items():
         context.output.error_of(f"repository {name}", error)
@@ -57,8 +58,9 @@ def _none(host: str, catalogue: "Catalogue") -> ArchiveNotFound:
 
 
 def _print(context: Context, archives: "list[DumpArchive]") -> None:
+    several = len(context.config.repositories) > 1
     rows = [
-        (
+        [
             each.host,
             moment(each.time),
             _state(each),
@@ -66,10 +68,12 @@ def _print(context: Context, archives: "list[DumpArchive]") -> None:
             size(each.size),
             each.vm or "-",
             each.archive,
-        )
+            *([each.repository] if several else []),
+        ]
         for each in archives
     ]
-    context.output.table(("host", "time", "state", "sources", "size", "before VM", "archive"), rows, right=("size",))
+    headers = ["host", "time", "state", "sources", "size", "before VM", "archive", *(["repository"] if several else [])]
+    context.output.table(headers, rows, right=("size",))
 
 
 def _state(archive: "DumpArchive") -> str:
@@ -94,10 +98,10 @@ def _data(archive: "DumpArchive") -> dict[str, object]:
     }
 
 
-def _show(context: Context, host: str, archive: str) -> int:
+def _show(context: Context, host: str, archive: str, repository: str | None) -> int:
     from tasks.dumps.restore import open_archive
 
-    manifest: DumpManifest = open_archive(context.config, host, archive).manifest
+    manifest: DumpManifest = open_archive(context.config, host, archive, repository=repository).manifest
     context.output.document(manifest.model_dump(mode="json"))
     rows = [
         (
