@@ -3,7 +3,7 @@
 import json
 import sys
 import unicodedata
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime, timedelta
@@ -101,6 +101,12 @@ class Output:
     def error_of(self, source: str, error: VmborgError) -> None:
         """The error of one source among several, on stderr; the document of all is still to come."""
         self.note(_three_voices(f"{source}: {error.brief}", error))
+
+    def errors_of(self, failures: Mapping[str, VmborgError]) -> list[dict[str, str]]:
+        """The error of each repository that could not be read, on stderr; the same as JSON-like data."""
+        for name, error in failures.items():
+            self.error_of(f"repository {name}", error)
+        return [{"repository": name, **error_data(error)} for name, error in failures.items()]
 
     @contextmanager
     def progress(self, title: str, total: int | None = None) -> Generator[Bar]:

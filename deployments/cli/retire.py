@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import click
 
 from deployments.cli.context import Context, pass_context
+from deployments.cli.output import exit_code_of
 from deployments.cli.words import moment
 from infra.errors import UsageError
 
@@ -34,8 +35,9 @@ def command(context: Context, *, source: str | None, forget: bool, confirm: str 
         context.output.document({"forgotten": source, "deleted": deleted})
         context.output.line(f"{source} is forgotten: {len(deleted)} archives are deleted.")
         return 0
-    found = [each for each in gone(context.config, view) if source is None or source in (each.name, each.id)]
-    context.output.document({"retired": found})
+    everything, failures = gone(context.config, view)
+    found = [each for each in everything if source is None or source in (each.name, each.id)]
+    context.output.document({"retired": found, "errors": context.output.errors_of(failures)})
     rows = [
         (
             each.name,
@@ -52,9 +54,9 @@ def command(context: Context, *, source: str | None, forget: bool, confirm: str 
     if rows:
         headers = ("source", "kind", "stage", "gone since", "archives", "repository", "owner", "id")
         context.output.table(headers, rows, right=("archives",))
-    else:
+    elif not failures:
         context.output.line("Nothing is retired." if source is None else f"{source} is not retired.")
-    return 0
+    return exit_code_of(list(failures.values()))
 
 
 def _require_name(context: Context, name: str, confirm: str | None) -> None:

@@ -1,16 +1,17 @@
 """Hold an archive, release it, list holds; list and forget retired sources. Plain functions: they need no Prefect."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from infra.borg.client import Repository
 from infra.borg.marks import set_mark
 from infra.borg.peek import peek_archives
 from infra.borg.upkeep import compact
 from infra.config.models import Config
-from infra.errors import ArchiveNotFound, UsageError
+from infra.errors import ArchiveNotFound, UsageError, VmborgError
 from infra.errors_upkeep import ArchiveHeld, NotMaintainer, NotRetired
 from infra.retention.holds import HOLD, Mark, held_names, mark_facts, mark_name
 from infra.retention.retired import Stage
@@ -20,6 +21,8 @@ from tasks.retention.run import forbidden, look
 from tasks.retention.sources import DUMP, Holding, read_holding
 
 logger = logging.getLogger("vmborg.hold")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +83,36 @@ def release(config: Config, archive: str) -> list[Held]:
     return ended
 
 
-def holds(config: Config, now: datetime) -> list[Held]:
-    """Every hold that has not ended. Raises BorgError's subtypes."""
-    return [
-        _held(name, mark) for name, _, holding in _repositories(config) for mark in holding.marks if mark.holds(now)
-    ]
+def holds(config: Config, now: datetime) -> tuple[list[Held], dict[str, VmborgError]]:
+    """Every hold that has not ended; and why repositories could not be read, by name."""
+
+    def held(name: str) -> list[Held]:
+        marks = read_holding(name, peek_archives(open_repository(config, name))).marks
+        return [_held(name, mark) for mark in marks if mark.holds(now)]
+
+    return _everywhere(config, held)
 
 
-def gone(config: Config, view: View) -> list[Gone]:
-    """Every source that is retired, thinned or to be forgotten. Raises BorgError's subtypes."""
-    found: list[Gone] = []
-    for name in config.repositories:
+def gone(config: Config, view: View) -> tuple[list[Gone], dict[str, VmborgError]]:
+    """Every source that is retired, thinned or to be forgotten; and why repositories could not be read, by name."""
+
+    def retired(name: str) -> list[Gone]:
         _, outlook = look(config, name, view, patient=False)
-        found += [_gone(name, source) for source in outlook.sources if source.stage is not Stage.ACTIVE]
-    return found
+        return [_gone(name, source) for source in outlook.sources if source.stage is not Stage.ACTIVE]
+
+    return _everywhere(config, retired)
+
+
+def _everywhere(config: Config, found_in: Callable[[str], list[T]]) -> tuple[list[T], dict[str, VmborgError]]:
+    """What is found in every repository; one that cannot be read does not hide the others."""
+    found: list[T] = []
+    failures: dict[str, VmborgError] = {}
+    for name in config.repositories:
+        try:
+            found += found_in(name)
+        except VmborgError as error:
+            failures[name] = error
+    return found, failures
 
 
 def forget(config: Config, wanted: str, view: View) -> list[str]:

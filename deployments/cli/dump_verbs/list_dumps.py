@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deployments.cli.context import Context, pass_context
-from deployments.cli.output import error_data, exit_code_of
+from deployments.cli.output import exit_code_of
 from deployments.cli.words import moment, size
 from infra.errors import ArchiveNotFound
 
@@ -31,14 +31,13 @@ def command(context: Context, *, host: str | None, archive: str | None, reposito
         return _show(context, host or "", archive, repository)
     catalogue = read_catalogue(context.config, only=repository)
     found = [each for each in catalogue.dumps if host in {None, each.host}]
-    for name, error in catalogue.failures.items():
-        context.output.error_of(f"repository {name}", error)
+    errors = context.output.errors_of(catalogue.failures)
     if host is not None and not found and not catalogue.failures:
         raise _none(host, catalogue)
     context.output.document(
         {
             "archives": [_data(each) for each in found],
-            "errors": [{"repository": name, **error_data(error)} for name, error in catalogue.failures.items()],
+            "errors": errors,
         }
     )
     if found:

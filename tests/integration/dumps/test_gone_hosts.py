@@ -143,6 +143,22 @@ def test_a_held_archive_stops_the_end(config: Path) -> None:
     assert (held.code, "are held" in held.stderr) == (1, True)
 
 
+def test_a_repository_that_is_missing_hides_no_other(config: Path) -> None:
+    """`retire` and `hold` list what the others have, tell that error, and end with 1; nothing is forgotten then."""
+    found = dumps("web", 2)
+    fill(open_repository(load(config), "main"), found)
+    settings = json.loads(config.read_text())
+    settings["repositories"]["gone"] = {"location": str(config.with_name("nowhere")), "encryption": "none"}
+    config.write_text(json.dumps(settings))
+    prune(config, GONE)
+    for verb, listed in (("retire", "retired"), ("hold", "holds")):
+        call = vmborg("--json", verb, config=config)
+        assert (call.code, [each["repository"] for each in call.document["errors"]]) == (1, ["gone"])
+        assert len(call.document[listed]) == (verb == "retire")
+    assert vmborg("retire", "web", "--forget", "--confirm", "web", config=config).code == 1
+    assert {each.name for each in found} <= left(config)
+
+
 def test_only_its_own_hypervisor_retires_a_host(config: Path, tmp_path: Path) -> None:
     """Another hypervisor that prunes the same repository and has no such host leaves its archives alone."""
     found = dumps("web", 5, until=NOW)
