@@ -2,10 +2,12 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from typing import Any
 
 from tests.guests import wait_for
@@ -18,6 +20,7 @@ class Got:
     path: str
     token: str
     body: dict[str, Any]
+    at: float = field(default_factory=time.monotonic)
 
     def __str__(self) -> str:
         """Everything that it told."""
@@ -47,7 +50,20 @@ class Receiver:
 
     def pings(self) -> int:
         """How often the watchdog was called."""
-        return sum(each.path == "/ping" for each in list(self.got))
+        return len(self._pinged("/ping"))
+
+    def overdue(self, period: float, path: str = "/ping") -> bool:
+        """What a watchdog outside says that expects a call every so many seconds: none came for longer."""
+        last = max(self._pinged(path), default=0.0)
+        return time.monotonic() - last > period
+
+    def longest_silence(self, path: str = "/ping") -> float:
+        """The longest time between two calls of the watchdog, in seconds."""
+        times = self._pinged(path)
+        return max((later - earlier for earlier, later in pairwise(times)), default=float("inf"))
+
+    def _pinged(self, path: str) -> list[float]:
+        return [each.at for each in list(self.got) if each.path == path]
 
 
 @contextmanager
