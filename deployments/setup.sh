@@ -35,7 +35,7 @@ zstd|zstd|initial RAM disks of the test guests
 ovmf|-|UEFI firmware of the test guests
 swtpm|swtpm|TPM of the test guests
 swtpm-tools|swtpm_setup|TPM of the test guests
-gnutls-bin|certtool|certificates of the TPM
+gnutls-bin|certtool|certificates of the TPM and of that server
 nbdkit|nbdkit|small and failing disks for the tests
 libnbd-bin|nbdinfo|network disks for the tests
 fuse3|fusermount3|mounts archives
@@ -47,6 +47,7 @@ mariadb-server|mariadbd|databases to dump in the tests
 redis-server|redis-server|databases to dump in the tests
 sqlite3|sqlite3|databases to dump in the tests
 dropbear-bin|dropbear|the SSH server inside a test guest
+nginx|nginx|TLS in front of the Prefect server of the tests
 systemd|systemd-analyze|judges the units in the tests
 dnsmasq-base|dnsmasq|gives that guest its address
 shellcheck|shellcheck|checks the shell scripts in make lint
