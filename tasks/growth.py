@@ -41,6 +41,11 @@ def record(
     return verdict
 
 
+def new_data(state: StateDir, uuid: str) -> dict[str, int]:
+    """The new data in bytes of this VM's last backups on this host, by archive. Raises JournalError."""
+    return {str(each["archive"]): int(each["stored"]) for each in _entries(read_facts(_path(state, uuid)))}
+
+
 def unexpected(state: StateDir, uuid: str) -> str:
     """What was unexpected about the last backup of this VM on this host; "" for nothing. Raises JournalError."""
     past = _entries(read_facts(_path(state, uuid)))
