@@ -26,28 +26,46 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def running_server(home: Path) -> Iterator[str]:
-    """A server with its state in `home` for the length of the block; yields the value of PREFECT_API_URL."""
+def running_server(home: Path, *, port: int = 0) -> Iterator[str]:
+    """A server with its state in `home` for the length of the block; yields the value of PREFECT_API_URL.
+
+    It listens on loopback on a free port, on this one if it is free.
+    """
     shutil.copyfile(TEMPLATE, home / "prefect.db")  # `make setup` has done the migrations
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = _free_port(port)
     environment = {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_HOME": str(home),
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
+        "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",  # else its pages ask port 4200
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "3",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION": "60",  # tests kill runs and go on
     }
-    command = [str(PREFECT), "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    command = [str(PREFECT), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     log = home / "server.log"
-    with log.open("wb") as output, spawn(command, env=environment, stdout=output, stderr=output) as server:
+    # In a session of its own it does not get the Ctrl-C that is meant for whoever runs it.
+    with (
+        log.open("wb") as output,
+        spawn(command, env=environment, stdout=output, stderr=output, own_session=True) as server,
+    ):
         url = f"http://127.0.0.1:{port}/api"
         wait_for(lambda: _answers(server, url, log), timeout=120, what="the Prefect server")
         yield url
+
+
+def _free_port(wanted: int) -> int:
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise AssertionError("no port is free")
 
 
 def _answers(server: Child, url: str, log: Path) -> bool:
