@@ -12,6 +12,7 @@ from flows.pull_dumps_host import pull_dumps_host
 from infra.errors import BorgError, DomainStateChanged, RepositoryUnreachable, VmborgError
 from infra.model import DomainFacts
 from tasks.archives import create_archive, drop_unfinished, verify_archive
+from tasks.dashboard.publish import refresh
 from tasks.destinations import Destination, Destinations, require_one, step_for
 from tasks.domains import (
     PREFLIGHT_TIMEOUT_S,
@@ -28,6 +29,7 @@ from tasks.hooks import put_back_after
 from tasks.job import BackupJob, backup_job
 from tasks.limits import one_writer
 from tasks.logs import forward_to_run
+from tasks.names import is_deployed_alone
 from tasks.report import BackupResult, publish
 
 PARTIAL = "Partial"
@@ -64,6 +66,8 @@ def backup_vm(vm: str, config: str | None = None) -> State[BackupResult]:
         with one_writer(job.config, job.policy.repository, *job.policy.replicas):
             point, destinations = _archive(job)
         result = publish(job, point, destinations, recovery.actions if recovery else ())
+    if is_deployed_alone():
+        refresh(job.config)
     if result.partial:
         lines = [f"Not covered: {disk}" for disk in result.uncovered]
         lines += [f"Not in {each.repository}: {each.error['brief']}" for each in result.repositories if each.error]

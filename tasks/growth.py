@@ -48,6 +48,11 @@ def record(
     return verdict
 
 
+def new_data(state: StateDir, source: str) -> dict[str, int]:
+    """The new data in bytes of the last backups of this source on this host, by archive. Raises JournalError."""
+    return {str(each["archive"]): int(each["stored"]) for each in _entries(read_facts(_path(state, source)))}
+
+
 def unexpected(state: StateDir, source: str) -> str:
     """What was unexpected about the last backup of this source on this host; "" for nothing. Raises JournalError."""
     past = _entries(read_facts(_path(state, source)))

@@ -18,7 +18,7 @@ from tasks.destinations import (
 from tasks.domains import FrozenPoint
 from tasks.growth import record
 from tasks.job import BackupJob
-from tasks.policy import step
+from tasks.policy import step, vm_key
 from tasks.units import size
 
 logger = logging.getLogger("vmborg.backup")
@@ -81,7 +81,7 @@ def publish(job: BackupJob, point: FrozenPoint, destinations: Destinations, reco
         repositories=tuple(repository_result(each) for each in destinations),
     )
     create_table_artifact(
-        key=f"backup-result-{job.uuid}",
+        key=vm_key("backup", job.name, job.uuid),
         table=[_row(disk, result) for disk in result.disks],
         description=_describe(result),
     )

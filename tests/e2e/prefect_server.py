@@ -26,8 +26,11 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def running_server(home: Path) -> Iterator[str]:
-    """A server with its state in `home` for the length of the block; yields the value of PREFECT_API_URL."""
+def running_server(home: Path, *, port: int = 0) -> Iterator[str]:
+    """A server with its state in `home` for the length of the block; yields the value of PREFECT_API_URL.
+
+    It listens on loopback on a free port, on this one if it is free.
+    """
     shutil.copyfile(TEMPLATE, home / "prefect.db")  # `make setup` has done the migrations
     server = PrefectServer(
         home,
@@ -35,6 +38,7 @@ def running_server(home: Path) -> Iterator[str]:
             "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         },
+        port=port,
     )
     server.start()
     try:
@@ -44,12 +48,10 @@ def running_server(home: Path) -> Iterator[str]:
 
 
 class PrefectServer:
-    """A server on a free loopback port, its state in `home`; started, stopped and killed at will."""
+    """A server on loopback, on this port if it is free; its state in `home`. Started, stopped, killed at will."""
 
-    def __init__(self, home: Path, settings: Mapping[str, str | None]) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+    def __init__(self, home: Path, settings: Mapping[str, str | None], *, port: int = 0) -> None:
+        self.port = _free_port(port)
         self.api = f"http://127.0.0.1:{self.port}/api"
         self.log = home / "server.log"
         self._stack = ExitStack()
@@ -58,6 +60,7 @@ class PrefectServer:
             "DO_NOT_TRACK": "1",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_HOME": str(home),
+            "PREFECT_UI_API_URL": self.api,  # else its pages ask port 4200
             "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
             "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "3",
             "PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION": "60",  # tests kill runs and go on
@@ -72,9 +75,10 @@ class PrefectServer:
 
     def start(self) -> None:
         """Start it and wait for its first answer."""
-        command = [str(PREFECT), "server", "start", "--host", "127.0.0.1", "--port", str(self.port), "--no-ui"]
+        command = [str(PREFECT), "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         output = self._stack.enter_context(self.log.open("ab"))
-        server = spawn(command, env=self._environment, stdout=output, stderr=output)
+        # In a session of its own it does not get the Ctrl-C that is meant for whoever runs it.
+        server = spawn(command, env=self._environment, stdout=output, stderr=output, own_session=True)
         self._child = child = self._stack.enter_context(server)
         wait_for(lambda: _answers(child, self.api, self.log), timeout=120, what="the Prefect server")
 
@@ -87,6 +91,18 @@ class PrefectServer:
         assert self._child is not None
         self._child.kill()
         self._stack.close()
+
+
+def _free_port(wanted: int) -> int:
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise AssertionError("no port is free")
 
 
 def _answers(server: Child, url: str, log: Path) -> bool:

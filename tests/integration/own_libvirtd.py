@@ -82,7 +82,10 @@ class OwnLibvirtd:
     def _inside(self, program: str, *options: str) -> Iterator[Child]:
         pid_file = self._folder / f"{program}.pid"
         argv = [*self.entering, program, "-p", str(pid_file), *options]
-        with (self._folder / f"{program}.out").open("wb") as log, spawn(argv, stdout=log, stderr=log) as child:
+        with (
+            (self._folder / f"{program}.out").open("wb") as log,
+            spawn(argv, stdout=log, stderr=log, own_session=True) as child,
+        ):
             yield child
 
     @contextmanager
@@ -129,7 +132,7 @@ def own_libvirtd(host: str = "") -> Iterator[OwnLibvirtd]:
         mkdir /var/lib/libvirt/images /run/libvirt/common; mount --bind {folder}/images /var/lib/libvirt/images
         echo ready; exec sleep infinity"""
     try:
-        with spawn(["unshare", "-m", "-u", "sh", "-c", script]) as namespace:
+        with spawn(["unshare", "-m", "-u", "sh", "-c", script], own_session=True) as namespace:
             assert namespace.stdout.readline() == "ready\n", namespace.stderr.read()
             daemon = OwnLibvirtd(folder, namespace)
             with daemon.logging():
