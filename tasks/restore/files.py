@@ -17,8 +17,8 @@ from infra.borg.client import Repository
 from infra.errors import ArchiveIncomplete, ImageError, TargetExists, UnsafeArchive
 from infra.hypervisor import images
 from infra.hypervisor.image_info import SUPPORTED_FORMATS
-from infra.hypervisor.qcow2_header import read_header
 from infra.manifest import ManifestImage
+from infra.qcow2.header import read_header
 from tasks.restore.model import ChainPlan, FilePlan, Plan, Rule, TpmPlan
 from tasks.restore.workspace import Workspace
 
