@@ -48,7 +48,9 @@ def close_run(config: Config, hypervisor: Hypervisor, journal: Journal, entry: J
     report = put_back(
         hypervisor,
         entry,
-        deadlines=Deadlines(policy.commit_deadline, policy.pivot_deadline, policy.commit_pause),
+        deadlines=Deadlines(
+            policy.commit_deadline, policy.pivot_deadline, policy.commit_pause, int(policy.commit_bandwidth)
+        ),
         on_action=lambda action: logger.info("%s: %s", entry.name, action),
         save=journal.write,
     )

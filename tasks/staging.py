@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from infra.borg.client import BLOCK
 from infra.errors import DiskMissing, ManifestError
 from infra.hypervisor import images
 from infra.manifest import (
@@ -175,4 +176,5 @@ def _describe_image(image: Image) -> ManifestImage:
         size=images.size_of(image.path),  # not as inspected: the guest may have made it grow until the snapshot
         virtual_size=image.virtual_size,
         allocated=images.allocated(image.path),
+        extracted=images.data_in_blocks(image.path, BLOCK),
     )

@@ -27,9 +27,11 @@ from infra.errors import RepositoryLocked, RepositoryNotFound
 
 __all__ = ["ArchiveInfo", "ArchiveItem", "CreateResult", "Repository", "RepositoryInfo"]
 
-CHUNKER = "fixed,4194304"
+BLOCK = 4 * 1024**2
+CHUNKER = f"fixed,{BLOCK}"
 """Blocks of 4 MiB: images change in place, and a fixed chunker is half the work of a rolling one (borg docs:
-usage/notes; it also lets --sparse skip holes)."""
+usage/notes). Without --sparse, which cuts them from where data begins after a hole, not from the beginning of the
+file: one write into that hole moves them all (docs/adr/0017-blocks-from-the-beginning.md)."""
 
 FILES_CACHE = "ctime,size,inode"
 """What has to be as it was for a file not to be read again. While it is read, only its mtime must stay: a clone that
@@ -216,7 +218,7 @@ class Repository:
         on_progress: Callable[[ArchiveProgress], None] | None = None,
         stop: threading.Event | None = None,
     ) -> CreateResult:
-        """Store `paths`. Images are cut into fixed blocks and their holes are skipped.
+        """Store `paths`. Images are cut into fixed blocks; one of zeros, or of a hole, is stored once.
 
         `read_special` stores the content of block devices; without it borg stores an empty node and exits 0.
         `files_cache_suffix` gives each VM a files cache of its own: borg forgets what 20 other backups did not see.
@@ -227,7 +229,7 @@ class Repository:
         watch = CreateWatch(on_progress)
         done = self._borg(
             *("create", "--json", "--list", "--filter", "AMUCE", "--progress", *CONTENT_ONLY),
-            *("--chunker-params", CHUNKER, "--sparse", "--files-cache", FILES_CACHE, "--files-changed", "mtime"),
+            *("--chunker-params", CHUNKER, "--files-cache", FILES_CACHE, "--files-changed", "mtime"),
             *("--compression", self.compression, "--comment", comment),
             *("--checkpoint-interval", str(CHECKPOINT_INTERVAL_S)),
             *(["--read-special"] if read_special else []),
@@ -251,7 +253,7 @@ class Repository:
         *,
         on_progress: Callable[[PercentProgress], None] | None = None,
     ) -> None:
-        """Extract exactly these paths (all of them without any) below `directory`; holes stay holes.
+        """Extract exactly these paths (all of them without any) below `directory`; blocks of zeros become holes.
 
         Raises ArchiveNotFound; NoSpace; ArchiveIncomplete for every other warning, a path that is not in the archive
         among them.

@@ -179,6 +179,10 @@ class VmPolicy(Section):
         description="When one of these two has passed, the guest is paused so long, at most twice, for the rest to be "
         "copied; 0: never.",
     )
+    commit_bandwidth: Size = Field(
+        default=ByteSize(0),
+        description="Bytes a second that the block commit of one disk may copy, until commit_deadline; 0: no limit.",
+    )
     min_free: Size = Field(
         default=ByteSize(1024**3),
         description="Kept free on the file system of every overlay: the copy is given up before it is used. A restore "

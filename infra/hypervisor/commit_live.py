@@ -32,6 +32,7 @@ from infra.model import ImageKind, Overlay
 
 logger = logging.getLogger("vmborg.commit")
 
+_MIB = 1024**2
 _STEP_S = 0.1
 _SLOW_STEP_S = 0.5
 _QUICK_FOR_S = 10.0
@@ -43,11 +44,12 @@ _ELSEWHERE = (DomainNotFound, DomainStateChanged, HypervisorUnreachable)
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Seconds that one disk may take."""
+    """Seconds that one disk may take, and how fast its commit may copy meanwhile."""
 
     commit: float  # until the base holds everything
     pivot: float  # from then until qemu writes to the base alone
     pause: float  # that the guest may be paused for when one of the two has passed; 0: never
+    bandwidth: int = 0  # bytes a second until then; 0: no limit
 
 
 class _Late(CommitFailed):
@@ -80,10 +82,12 @@ def commit_live(
     DomainStateChanged, DomainNotFound, HypervisorUnreachable when somebody has to look anew.
     """
     if _stage(domain, overlay) is _Stage.NO_JOB:
-        _begin(domain, overlay)
+        _begin(domain, overlay, bandwidth=deadlines.bandwidth)
     try:
         _finish(domain, overlay, ready_s=deadlines.commit, pivot_s=deadlines.pivot, on_pivot=on_pivot)
     except _Late:
+        if deadlines.bandwidth:
+            domain.lift_limit(overlay.target)
         if not deadlines.pause:
             raise
         logger.warning("%s: the guest is paused for at most %g s", overlay.target, 2 * deadlines.pause)
@@ -121,9 +125,9 @@ def is_commit_into(mirror: ParsedMirror, base: str) -> bool:
     return mirror.job == "active-commit" and mirror.image.path == base
 
 
-def _begin(domain: Domain, overlay: Overlay) -> None:
+def _begin(domain: Domain, overlay: Overlay, *, bandwidth: int) -> None:
     try:
-        domain.block_commit(overlay.target, base=overlay.base, top=overlay.path)
+        domain.block_commit(overlay.target, base=overlay.base, top=overlay.path, bandwidth=-(-bandwidth // _MIB))
     except DomainBusy as error:  # a job that began since we looked; the next look tells whose
         logger.info("%s: %s", overlay.target, error.evidence)
     except _ELSEWHERE:

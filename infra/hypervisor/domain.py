@@ -232,6 +232,10 @@ class Domain:
         flags = codes.BLOCK_COMMIT_ACTIVE
         self._act(what, lambda raw: raw.blockCommit(target, base, top, bandwidth, flags))
 
+    def lift_limit(self, target: str) -> None:
+        """Let the disk's block job copy as fast as it can."""
+        self._act(f"Hurrying the block job of disk {target} of", lambda raw: raw.blockJobSetSpeed(target, 0))
+
     def pivot(self, target: str) -> None:
         """Ask qemu to switch the disk to the base of its ready commit; the live definition tells when it did.
 

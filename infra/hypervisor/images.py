@@ -87,6 +87,33 @@ def allocated(path: str) -> int:
     return size_of(path) if stat.S_ISBLK(found.st_mode) else found.st_blocks * 512
 
 
+def data_in_blocks(path: str, block: int) -> int:
+    """Bytes of the blocks of `block` bytes that are not all hole; of a device, its size. Raises DiskMissing."""
+    if kind_of(path) is ImageKind.BLOCK:
+        return size_of(path)
+    total = end = 0
+    for offset, length in data_extents(path):
+        start = max(offset - offset % block, end)
+        end = max(end, -(-(offset + length) // block) * block)
+        total += max(0, end - start)
+    return min(total, size_of(path))
+
+
+def dig_holes(path: str, *, timeout: float) -> None:
+    """Turn the zeros of a file into holes, as fallocate(1) does. `timeout` in seconds.
+
+    Raises ImageError, among others where the file system knows no holes.
+    """
+    try:
+        run(["fallocate", "--dig-holes", path], timeout=timeout)
+    except CommandFailed as error:
+        raise ImageError(
+            f"The holes of {path} could not be made anew.",
+            evidence=error.evidence,
+            remedy="It is whole, and takes more room than it needs.",
+        ) from error
+
+
 def data_extents(path: str) -> Iterator[tuple[int, int]]:
     """(offset, length) of the parts of a file that are no holes (lseek(2), SEEK_DATA)."""
     with Path(path).open("rb") as file:

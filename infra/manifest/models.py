@@ -73,6 +73,7 @@ class ManifestImage(_Part):
     size: Size  # of the file or device
     virtual_size: Size
     allocated: Size  # bytes that are not holes
+    extracted: Size = 0  # bytes that borg extract --sparse makes of it: holes as whole blocks; 0: not known
 
 
 class ManifestDisk(_Part):

@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,8 @@ IMAGE_TIMEOUT_S = 24 * 3600.0
 """For qemu-img check and convert: they take as long as the storage needs."""
 
 _READ = 4 * 1024 * 1024
+_WASTE = 1024 * 1024
+"""Bytes; for less no image is read a second time."""
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -64,6 +66,20 @@ def extract_images(
             staged[file.archive_path] = Staged(file, _accept(staging / file.archive_path, file))
             done += file.size
     return staged
+
+
+def dig_holes(staged: Iterable[Staged]) -> Iterator[ImageError]:
+    """Give back the room that the holes within extracted blocks take; what could not be dug, if anything.
+
+    borg makes a hole of a block of zeros, not of the zeros in a block that holds data, too.
+    """
+    for each in staged:
+        least = each.plan.allocated + max(_WASTE, each.plan.allocated // 64)
+        if images.allocated(str(each.path)) > least:
+            try:
+                images.dig_holes(str(each.path), timeout=IMAGE_TIMEOUT_S)
+            except ImageError as error:
+                yield error
 
 
 def _accept(path: Path, file: FilePlan) -> Path:

@@ -73,6 +73,7 @@ def stage(job: Job, plan: Plan) -> dict[str, files.Staged]:
                 f"{path} is what a restore that was killed put aside, perhaps the only newest copy of {former.name}"
             )
     staged = files.extract_images(job.repository, job.opened.name, plan, workspace=job.workspace, progress=job.progress)
+    job.warnings.extend(f"{error.brief} {error.evidence}" for error in files.dig_holes(staged.values()))
     usable = [chain for chain in plan.chains if _check(job, plan, chain, staged)]
     if plan.flatten:
         for chain in usable:
@@ -94,7 +95,7 @@ def _check(job: Job, plan: Plan, chain: ChainPlan, staged: Mapping[str, files.St
 
 
 def _require_space(plan: Plan, *, reserve: int) -> None:
-    needs = [(file.directory, file.allocated) for file in plan.all_files]
+    needs = [(file.directory, max(file.allocated, file.extracted)) for file in plan.all_files]
     if plan.flatten:
         sizes = {file.archive_path: file for file in plan.files}
         for chain in plan.chains:

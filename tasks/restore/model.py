@@ -64,7 +64,8 @@ class FilePlan:
     target: str
     rule: Rule
     size: int  # its length
-    allocated: int  # what it takes of a file system
+    allocated: int  # what it takes of a file system in the end
+    extracted: int = 0  # what it takes until its holes are dug, if more
     beside: str = ""  # where it goes when a different one is kept
     sha256: str = ""
 

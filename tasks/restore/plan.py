@@ -102,7 +102,15 @@ class _Builder:
             beside = self._beside(target, own) if depth else ""
         elif self.wish.mode is Mode.FILES:
             target = f"{self.wish.to}/{image.archive_path}"
-        return FilePlan(image.archive_path, target, rule, size=image.size, allocated=image.allocated, beside=beside)
+        return FilePlan(
+            image.archive_path,
+            target,
+            rule,
+            size=image.size,
+            allocated=image.allocated,
+            extracted=image.extracted,
+            beside=beside,
+        )
 
     def _beside(self, target: str, elsewhere: str) -> str:
         """Where the archived file goes when another is at `target`, or when none may be written there."""

@@ -1,12 +1,11 @@
 """Holding a run in the middle of its pivot step: a block commit that is as slow as the test wants it."""
 
-import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
-from infra.hypervisor.connection import Hypervisor, Link
-from tests.e2e.held import let_go
+from infra.hypervisor.connection import Hypervisor
+from tests.e2e.held import let_go, parent
 from tests.faults.rig import MIB, Rig
 from tests.guests import virsh, wait_for
 
@@ -25,49 +24,34 @@ def unload(rig: Rig) -> None:
 
 
 @contextmanager
-def slow_commit(rig: Rig, target: str = "vda", *, mib_s: int = 1) -> Iterator[None]:
-    """In the block each commit of this disk is slowed down as soon as it is seen; see `load`. `hurry` ends that."""
-    over = threading.Event()
-
-    def slow_down() -> None:
-        with closing(Link(rig.guest.uri)) as link:
-            while not over.wait(0.005):
-                if link.read_domain(rig.guest.uuid, what="Slowing", operation=slowed):
-                    return
-
-    def slowed(raw: Any) -> bool:
-        if not raw.blockJobInfo(target):
-            return False
-        raw.blockJobSetSpeed(target, mib_s)  # not by virsh: when that has started, the commit may be over
-        return True
-
-    thread = threading.Thread(target=slow_down, name="slow-commit", daemon=True)
-    thread.start()
+def slow_commit(rig: Rig, **policy: Any) -> Iterator[None]:
+    """Runs that begin in the block commit slowly; see `load`. `policy` are more keys of theirs. `hurry` ends it."""
+    rig.site.configure(commit_bandwidth="1MiB", **policy)
     try:
         yield
     finally:
-        over.set()
-        thread.join()
+        rig.site.configure()
 
 
 def wait_commit(rig: Rig, target: str = "vda", *, timeout: float = 60, nearly_done: bool = False) -> None:
-    """Wait until the disk's commit is under way, slowed down and far from its end; or until it is near that."""
+    """Wait until the disk's commit is under way and far from its end; or until it is near that."""
 
     def there() -> bool:
         with Hypervisor.open(rig.guest.uri) as hypervisor:
             job = hypervisor.by_uuid(rig.guest.uuid).block_job(target)
-        slow = job is not None and job.bandwidth > 0
-        return job is not None and slow and job.cur > 0 and (job.end - job.cur < 24 * MIB) == nearly_done
+        return job is not None and job.cur > 0 and (job.end - job.cur < 24 * MIB) == nearly_done
 
     wait_for(there, timeout=timeout, what=f"the commit of {target}", interval=0.05)
 
 
-def reach_commit(rig: Rig) -> None:
-    """From the create step of a run that just began, which is to be in `slow_commit`, into its commit of 200 MiB."""
+def reach_commit(rig: Rig) -> int:
+    """From the create step of a run that just began, in `slow_commit`, into its commit of 200 MiB; its process."""
     borg = rig.hold(timeout=240)
+    run = parent(borg)
     load(rig, 200)
     let_go(borg)
     wait_commit(rig)
+    return run
 
 
 def set_speed(rig: Rig, target: str = "vda", *, mib_s: int) -> None:

@@ -33,7 +33,7 @@ def loaded(rig: Rig) -> Iterator[Rig]:
 def test_killed_in_the_commit(loaded: Rig) -> None:
     """The job outlives the run; recover takes it over."""
     rig = loaded
-    with rig.running() as run, slow_commit(rig):
+    with slow_commit(rig), rig.running() as run:
         reach_commit(rig)
         kill(run.child.pid, signal.SIGKILL)
         assert run.wait().code == -signal.SIGKILL
@@ -53,7 +53,7 @@ def test_killed_in_the_commit(loaded: Rig) -> None:
 def test_qemu_killed_in_the_commit(loaded: Rig) -> None:
     """The guest is gone, its last writes and the archive are not."""
     rig = loaded
-    with rig.running() as run, slow_commit(rig):
+    with slow_commit(rig), rig.running() as run:
         reach_commit(rig)
         os.kill(qemu_of(rig.guest), signal.SIGKILL)
         call = run.wait()
@@ -108,7 +108,7 @@ def test_a_signal_in_create(rig: Rig, number: signal.Signals) -> None:
 def test_a_signal_in_the_commit(loaded: Rig, number: signal.Signals) -> None:
     """The commit is brought to its end."""
     rig = loaded
-    with rig.running() as run, slow_commit(rig):
+    with slow_commit(rig), rig.running() as run:
         reach_commit(rig)
         kill(run.child.pid, number)
         hurry(rig)
@@ -135,8 +135,7 @@ def rewriting(rig: Rig) -> Iterator[None]:
 def test_a_commit_that_does_not_converge(loaded: Rig) -> None:
     """The guest is paused for as long as the rest takes, and runs afterwards."""
     rig = loaded
-    rig.site.configure(commit_deadline="20s", commit_pause="30s")
-    with rig.running() as run, slow_commit(rig):
+    with slow_commit(rig, commit_deadline="20s", commit_pause="30s"), rig.running() as run:
         borg = rig.hold()
         load(rig, 200)
         with rewriting(rig):
@@ -147,7 +146,6 @@ def test_a_commit_that_does_not_converge(loaded: Rig) -> None:
             set_speed(rig, mib_s=2)  # less than the guest writes
             with states_of(rig.guest) as states:
                 call = run.wait()
-    rig.site.configure()
     assert call.code == 0, call.stderr
     assert "paused" in states
     rig.check()

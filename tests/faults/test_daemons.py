@@ -67,7 +67,7 @@ def test_libvirtd_restarted_in_create(rig: Rig, daemon: OwnLibvirtd) -> None:
 )
 def test_libvirtd_restarted_in_the_commit(rig: Rig, daemon: OwnLibvirtd) -> None:
     """The job is found again."""
-    with rig.running() as run, slow_commit(rig):
+    with slow_commit(rig), rig.running() as run:
         reach_commit(rig)
         daemon.kill()
         daemon.start()

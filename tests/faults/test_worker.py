@@ -73,17 +73,18 @@ def test_cancelled_in_create(rig: Rig, worker: Worker) -> None:
 
 @pytest.mark.fault(
     "`prefect flow-run cancel` in the block commit",
-    seen="run Cancelled",
+    seen="run Cancelling until the VM is back, then Cancelled",
     does="the commit goes on in qemu; Prefect's hook takes it over and pivots; the unfinished archive is deleted",
 )
 def test_cancelled_in_the_commit(rig: Rig, worker: Worker) -> None:
     """The commit is finished by somebody else than the run."""
     with slow_commit(rig):
         run_id = worker.start("backup-vm", vm=rig.guest.name)
-        reach_commit(rig)
+        flow = reach_commit(rig)
         worker.prefect("flow-run", "cancel", run_id)
-        worker.dashboard.wait_state(run_id, "CANCELLED", timeout=60)
+        wait_for(lambda: gone(flow), timeout=60, what="the end of the run's process")
         hurry(rig)
+    worker.dashboard.wait_state(run_id, "CANCELLED", timeout=60)
     wait_back(rig)
     assert rig.archives() == rig.earlier
     unload(rig)

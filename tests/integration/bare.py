@@ -87,10 +87,11 @@ class Bare:
         commit_deadline: float = 60,
         pivot_deadline: float = 20,
         pause: float = 0,
+        bandwidth: int = 0,
         **listeners: Any,
     ) -> PutBackReport:
         """As a backup does it."""
-        deadlines = Deadlines(commit=commit_deadline, pivot=pivot_deadline, pause=pause)
+        deadlines = Deadlines(commit=commit_deadline, pivot=pivot_deadline, pause=pause, bandwidth=bandwidth)
         return put_back(self.hypervisor, entry, deadlines=deadlines, **listeners)
 
     def definition(self) -> str:

@@ -41,6 +41,19 @@ def test_a_commit_that_is_not_ready_in_time_goes_on(world: World) -> None:
     assert_on_bases(bare, entry)
 
 
+def test_a_limited_commit_hurries_at_its_deadline(world: World) -> None:
+    """What copies as slowly as it was told ends soon after its time is over, without limit."""
+    disk = world.disk("vda")
+    bare = world.bare(disk).define().start()
+    entry = bare.snapshot()
+    bare.write("vda", 4, size=12 * MIB)
+    with pytest.raises(CommitFailed, match="not ready in 2 s"):
+        bare.put_back(entry, commit_deadline=2, bandwidth=MIB)
+    bare.put_back(entry, commit_deadline=20)
+    assert_on_bases(bare, entry)
+    assert bare.read("vda", 4, size=12 * MIB)
+
+
 @contextmanager
 def slow_device(folder: Path, *, seconds: int) -> Iterator[Path]:
     """A block device of 16 MiB whose every write takes so long."""

@@ -47,6 +47,20 @@ def test_unchanged_image_is_not_read(repository: Repository, tmp_path: Path) -> 
     assert other.files[str(image)] == "A"
 
 
+def test_write_before_data(repository: Repository, tmp_path: Path) -> None:
+    """What is written into a hole right before data costs its own block, not all data that follows."""
+    image = tmp_path / "image.raw"
+    with image.open("wb") as file:
+        file.truncate(256 * MIB)
+        file.seek(96 * MIB)
+        file.write(os.urandom(64 * MIB))
+    store(repository, "a", image)
+    with image.open("r+b") as file:
+        file.seek(96 * MIB - 65536)
+        file.write(os.urandom(65536))
+    assert store(repository, "b", image).deduplicated_size <= 5 * MIB
+
+
 def test_layout(repository: Repository, tmp_path: Path) -> None:
     """Images keep their absolute path without its first slash; the staged directory is stored as `vmborg`."""
     image = content(tmp_path / "image.raw", size=5 * MIB)

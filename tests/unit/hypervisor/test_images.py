@@ -279,6 +279,8 @@ def test_holes_are_seen(tmp_path: Path) -> None:
     assert list(images.data_extents(str(path))) == [(8 * MIB, MIB)]
     assert images.size_of(str(path)) == 32 * MIB
     assert MIB <= images.allocated(str(path)) < 2 * MIB
+    assert images.data_in_blocks(str(path), MIB) == MIB
+    assert images.data_in_blocks(str(path), 4 * MIB) == 4 * MIB
     empty = tmp_path / "empty"
     empty.touch()
     assert list(images.data_extents(str(empty))) == []
