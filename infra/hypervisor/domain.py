@@ -60,8 +60,6 @@ class Domain:
     def _act(self, what: str, operation: "Callable[[RawDomain], T]", *, seconds: float = CALL_S) -> T:
         return self._link.act_domain(self.uuid, what=f"{what} {self._name!r}", operation=operation, seconds=seconds)
 
-    # ------------------------------------------------------------------------------------------------ reading
-
     @property
     def name(self) -> str:
         """The name it has now."""
@@ -162,8 +160,6 @@ class Domain:
         """A definition of this domain, parsed, the volumes of storage pools as paths."""
         return domain_xml.parse_domain(xml, volume_path=self.volume_path)
 
-    # ---------------------------------------------------------------------------------------- the guest agent
-
     def agent_connected(self) -> bool:
         """Whether an agent has opened its channel. A frozen or stopped agent counts as connected."""
         xml = self.live_xml()
@@ -220,6 +216,15 @@ class Domain:
         """Take one external snapshot of the disks named in `xml`: all or none, and no metadata is kept."""
         flags = codes.Snapshot.DISK_ONLY | codes.Snapshot.ATOMIC | codes.Snapshot.NO_METADATA
         self._act("The snapshot of", lambda raw: raw.snapshotCreateXML(xml, flags))
+
+    def checkpoint(self, xml: str) -> None:
+        """Begin a dirty bitmap on the disks that `xml` names: on all of them or none."""
+        self._act("The checkpoint of", lambda raw: raw.checkpointCreateXML(xml, 0))
+
+    def drop_checkpoint(self, name: str, *, metadata_only: bool = False) -> None:
+        """Remove a checkpoint and its bitmaps, or only what libvirt knows of it."""
+        flags = codes.CHECKPOINT_METADATA_ONLY if metadata_only else 0
+        self._act("A checkpoint of", lambda raw: raw.checkpointLookupByName(name).delete(flags))
 
     def block_commit(self, target: str, *, base: str, top: str | None = None, bandwidth: int = 0) -> None:
         """Begin the active block commit of a disk into `base`. `bandwidth` in MiB/s, 0 for no limit.

@@ -1,7 +1,7 @@
 """An image's content without qemu, straight from where its tables say it is.
 
 qemu-nbd would do, at a third of the speed and with a process more; `qemu-img map` lists what is where in text, which
-takes hundreds of megabytes for a large image that is fragmented (docs/adr/0017).
+takes hundreds of megabytes for a large image that is fragmented (docs/adr/0018).
 """
 
 import errno

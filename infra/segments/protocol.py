@@ -2,7 +2,7 @@
 
 Numbers and layouts are those of include/uapi/linux/fuse.h, whose structures only ever grow at their end. Spoken here
 and not through a library: a reply that lies ready in memory goes out in one call and holes can be told, which the
-bindings for Python do not offer; and the mount must be one of our own namespace (docs/adr/0017).
+bindings for Python do not offer; and the mount must be one of our own namespace (docs/adr/0018).
 """
 
 import struct

@@ -49,11 +49,10 @@ class DiskState:
 
 @dataclass(frozen=True, slots=True)
 class VmState:
-    """One VM. `archives` are those that rest on the last full read."""
+    """One VM. `archives` are those since the last full read, that one included."""
 
     disks: Mapping[str, DiskState] = field(default_factory=dict[str, DiskState])
     archives: tuple[str, ...] = ()
-    suspect: tuple[str, ...] = ()  # archives in which a sampled segment turned out to be stale
 
     @property
     def checkpoints(self) -> frozenset[str]:
@@ -78,7 +77,6 @@ def render_state(state: VmState) -> str:
     document = {
         "version": _VERSION,
         "archives": list(state.archives),
-        "suspect": list(state.suspect),
         "disks": {target: _render_disk(disk) for target, disk in state.disks.items()},
     }
     text = json.dumps(document) + "\n"
@@ -95,7 +93,7 @@ def parse_state(text: str) -> VmState:
     if document.get("version") != _VERSION:
         raise ValueError(f"it is of version {document.get('version')}")
     disks = {target: _parse_disk(disk) for target, disk in cast("dict[str, Any]", document["disks"]).items()}
-    return VmState(disks, tuple(document["archives"]), tuple(document["suspect"]))
+    return VmState(disks, tuple(document["archives"]))
 
 
 def read_state(path: Path) -> VmState | None:

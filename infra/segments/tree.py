@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from infra.manifest import segment_name
 from infra.segments.protocol import Attributes
 
 ROOT = 1
@@ -17,11 +18,6 @@ ROOT = 1
 
 _DISK_SHIFT = 40
 _FILE, _FOLDER = stat.S_IFREG | 0o400, stat.S_IFDIR | 0o500
-
-
-def segment_name(number: int) -> str:
-    """The file of a segment: in the order of names is the order of the disk."""
-    return f"{number:08x}"
 
 
 def written_at(generation: int) -> int:

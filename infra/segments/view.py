@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import CommandTimedOut, StorageError
+from infra.manifest import segment_name
 from infra.process import Child, spawn
 from infra.segments import serve
 from infra.segments.decide import DiskReading
 from infra.segments.mount import DEVICE
-from infra.segments.tree import segment_name
 
 _CODE_ROOT = Path(__file__).resolve().parents[2]
 _START_S, _END_S = 60.0, 60.0

@@ -42,7 +42,7 @@ def disk_state(generations: list[int], still: Still | None = None) -> DiskState:
 def test_a_state_comes_back_as_it_was(numbers: list[int], shut_off: bool) -> None:  # noqa: FBT001
     """What is written is what is read."""
     still = Still((1, 2, 3, 4), array("Q", numbers), array("Q", [1, 2, 3])) if shut_off else None
-    state = VmState({"vda": disk_state(numbers, still)}, archives=("a", "b"), suspect=("c",))
+    state = VmState({"vda": disk_state(numbers, still)}, archives=("a", "b"))
     assert parse_state(render_state(state)) == state
 
 

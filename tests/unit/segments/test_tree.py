@@ -5,7 +5,8 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.segments.tree import ROOT, DiskTree, Tree, segment_name
+from infra.manifest import segment_name
+from infra.segments.tree import ROOT, DiskTree, Tree
 
 MIB = 1024**2
 SIZES = st.lists(st.integers(1, 40 * MIB), min_size=1, max_size=3)
