@@ -51,7 +51,7 @@ def remember(job: "BackupJob", reading: "Reading", *, archive: str, shut_off: bo
     spoiled = False
     for each in reading.disks:
         seen = _seen(reading, each)
-        stale = (*each.stale, *found_stale(each, seen))
+        stale = sorted({*each.stale, *found_stale(each, seen)})
         if stale:
             doubts.append(f"{each.target}: {len(stale)} segments had changed without a dirty bit, such as {stale[0]}")
         if stale and not each.full:  # found too late: others of it may be stale in this archive
