@@ -8,12 +8,11 @@ from pathlib import Path
 
 from infra.borg.client import CreateResult, Repository
 from infra.borg.segments import SegmentSource
-from infra.process import run
 from infra.qcow2.image import Qcow2Image
 from infra.segments.decide import DiskReading, decide, following_state, found_stale, sample
 from infra.segments.state import DiskState, VmState, parse_state, render_state
 from infra.segments.view import segment_view
-from tests.integration.segments.images import add_bitmap
+from tests.integration.segments.images import add_bitmap, drop_bitmaps
 
 BLOCK = 1024**2
 
@@ -42,7 +41,6 @@ class BackedUpDisk:
         self.made += 1
         name = f"a{self.made}"
         mark = f"vmborg-{secrets.token_hex(4)}" if checkpoint else ""
-        former = self.state.checkpoint if self.state else ""
         if mark:
             add_bitmap(self.image, mark)
         with Qcow2Image(str(self.image)) as image:
@@ -61,8 +59,7 @@ class BackedUpDisk:
             stale = bool(self.stale)
             state = following_state(reading, seen, checkpoint=mark, shut_off=shut_off, stale=stale)
             self.state = parse_state(render_state(VmState({"vda": state}))).disks["vda"]
-            if mark and former:
-                run(["qemu-img", "bitmap", "--remove", str(self.image), former], timeout=60, check=False)
+            drop_bitmaps(self.image, keep=self.state.checkpoint)
         return name, reading, created
 
     def archived(self, name: str) -> bytes:

@@ -1,5 +1,6 @@
 """Images for these tests, written to by qemu's own tools, as a guest would."""
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,14 @@ def make_image(path: Path, *, size: int, options: str = "compat=1.1") -> Path:
 def add_bitmap(path: Path, name: str) -> None:
     """What libvirt does for a checkpoint."""
     run(["qemu-img", "bitmap", "--add", str(path), name], timeout=60)
+
+
+def drop_bitmaps(path: Path, *, keep: str = "", only_broken: bool = False) -> None:
+    """Remove the bitmaps of an image; `only_broken` those that a crash left in use, which hinder a resize."""
+    shown = json.loads(run(["qemu-img", "info", "--output=json", "-f", "qcow2", str(path)], timeout=60).stdout)
+    for bitmap in shown["format-specific"]["data"].get("bitmaps", []):
+        if bitmap["name"] != keep and (not only_broken or "in-use" in bitmap["flags"]):
+            run(["qemu-img", "bitmap", "--remove", str(path), bitmap["name"]], timeout=60)
 
 
 def content_of(path: Path) -> bytes:

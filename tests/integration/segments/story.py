@@ -11,7 +11,7 @@ from infra.borg.client import Repository
 from infra.process import run
 from infra.qcow2.image import Qcow2Image
 from tests.integration.segments.disk import BackedUpDisk
-from tests.integration.segments.images import MIB, content_of, make_image, qemu_io, some_writes
+from tests.integration.segments.images import MIB, content_of, drop_bitmaps, make_image, qemu_io, some_writes
 
 SIZE = 24 * MIB + 512
 SMALLER, LARGER = 14 * MIB, 29 * MIB + 1024
@@ -98,4 +98,5 @@ class Story:
             return image.size
 
     def _to(self, size: int) -> None:
+        drop_bitmaps(self.disk.image, only_broken=True)
         run(["qemu-img", "resize", "-q", "--shrink", "-f", "qcow2", str(self.disk.image), str(size)], timeout=60)
