@@ -1,7 +1,7 @@
 # Every target but help runs `setup` first; it does nothing when nothing is missing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-clean test unit faults lint bench lock
+.PHONY: help setup demo demo-clean dashboard dashboard-clean test unit faults lint bench lock
 BIN := .venv/bin
 PYTHON_CODE := flows tasks deployments infra tests
 
@@ -14,7 +14,7 @@ export PREFECT_PROFILES_PATH := /dev/null
 export PYTHONUNBUFFERED := 1
 
 help:  ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-11s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-15s %s\n", $$1, $$2}'
 
 setup:  ## Install what is missing: Debian packages, .venv with the locked packages
 	@PYTHON='$(PYTHON)' deployments/setup.sh
@@ -24,6 +24,12 @@ demo: setup  ## Back up a running guest twice, lose it, restore it, boot it
 
 demo-clean: setup  ## Remove what the demo made
 	@$(BIN)/python -m tests.demo --clean
+
+dashboard: setup  ## Server, worker and two VMs with a schedule, to look at and click; Ctrl-C ends it
+	@env --default-signal $(BIN)/python -m tests.dashboard
+
+dashboard-clean: setup  ## Remove what a dashboard left that was killed
+	@$(BIN)/python -m tests.dashboard --clean
 
 test: unit  ## All tests: unit, then those with real daemons and guests
 	$(BIN)/pytest -v --durations=10 -n 2 --dist loadfile tests/integration tests/e2e

@@ -35,7 +35,7 @@ zstd|zstd|initial RAM disks of the test guests
 ovmf|-|UEFI firmware of the test guests
 swtpm|swtpm|TPM of the test guests
 swtpm-tools|swtpm_setup|TPM of the test guests
-gnutls-bin|certtool|certificates of the TPM
+gnutls-bin|certtool|certificates of the TPM and of that server
 nbdkit|nbdkit|small and failing disks for the tests
 libnbd-bin|nbdinfo|network disks for the tests
 fuse3|fusermount3|mounts archives
@@ -47,21 +47,35 @@ mariadb-server|mariadbd|databases to dump in the tests
 redis-server|redis-server|databases to dump in the tests
 sqlite3|sqlite3|databases to dump in the tests
 dropbear-bin|dropbear|the SSH server inside a test guest
+nginx|nginx|TLS in front of the Prefect server of the tests
 systemd|systemd-analyze|judges the units in the tests
 dnsmasq-base|dnsmasq|gives that guest its address
+fonts-dejavu-core|/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf|letters for that browser
 shellcheck|shellcheck|checks the shell scripts in make lint
 '
 
-kernel_package() {  # a small kernel for the test guests goes by another name in each distribution
+is_ubuntu() {
   local ID='' ID_LIKE=''
   # shellcheck source=/dev/null
   [ ! -r /etc/os-release ] || . /etc/os-release
-  case " $ID $ID_LIKE " in
-    *' ubuntu '*) echo linux-image-virtual ;;
-    *) echo linux-image-cloud-amd64 ;;
-  esac
+  case " $ID $ID_LIKE " in *' ubuntu '*) return 0 ;; *) return 1 ;; esac
+}
+
+kernel_package() {  # a small kernel for the test guests goes by another name in each distribution
+  if is_ubuntu; then echo linux-image-virtual; else echo linux-image-cloud-amd64; fi
 }
 packages="${packages}$(kernel_package)|/boot/vmlinuz*|kernel of the test guests"
+
+browser_row() {  # any Chromium will do; Ubuntu's package is a front to its snap
+  local name
+  for name in chromium-headless-shell chromium chromium-browser google-chrome; do
+    command -v "$name" >/dev/null && return
+  done
+  if is_ubuntu; then name=chromium-browser; else name=chromium-headless-shell; fi
+  echo "$name|$name|looks at the dashboard in the tests"
+}
+packages="$packages
+$(browser_row)"
 
 missing_by_dpkg() {  # prints the rows of packages that dpkg does not call installed
   local installed

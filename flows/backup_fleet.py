@@ -12,10 +12,12 @@ from prefect.utilities.urls import url_for
 
 from flows.backup_vm import PARTIAL
 from infra.hypervisor.connection import Hypervisor
+from tasks.dashboard.publish import refresh
 from tasks.fleet import Outcome, cancel_children, start_runs, wait_for_runs
 from tasks.job import covered_names, load_config
 from tasks.lateness import SKIPPED, superseded
 from tasks.logs import forward_to_run
+from tasks.names import on_host
 from tasks.policy import step
 
 logger = logging.getLogger("vmborg.fleet")
@@ -35,7 +37,7 @@ def discover(config: str | None) -> list[str]:
         return covered_names(settings, hypervisor)
 
 
-@flow(name="backup-fleet", persist_result=False, on_cancellation=[_cancel])
+@flow(name="backup-fleet", flow_run_name=on_host("all VMs"), persist_result=False, on_cancellation=[_cancel])
 def backup_fleet(config: str | None = None) -> State[list[Outcome]]:
     """Back up every VM that is not excluded: a run of `backup-vm` for each, `vms.parallel` at the same time.
 
@@ -49,11 +51,13 @@ def backup_fleet(config: str | None = None) -> State[list[Outcome]]:
     forward_to_run()
     if late := superseded():
         return Completed(name=SKIPPED, message=late, data=[])
-    host = load_config(config).hypervisor.name
+    settings = load_config(config)
+    host = settings.hypervisor.name
     names = discover(config)
     started = start_runs(f"backup-vm/{host}", names, {"config": config} if config else {})
     outcomes = wait_for_runs(host, started)
     create_table_artifact(key="backup-fleet", table=[_row(each) for each in outcomes], description=_sum(outcomes))
+    refresh(settings)
     return add_up(outcomes)
 
 

@@ -12,7 +12,8 @@ from flows.pull_dumps_host import pull_dumps_host
 from infra.errors import BorgError, DomainStateChanged, RepositoryUnreachable, VmborgError
 from infra.model import DomainFacts
 from tasks.archives import create_archive, drop_unfinished, verify_archive
-from tasks.destinations import Destination, Destinations, require_one
+from tasks.dashboard.publish import refresh
+from tasks.destinations import Destination, Destinations, require_one, step_for
 from tasks.domains import (
     PREFLIGHT_TIMEOUT_S,
     FrozenPoint,
@@ -28,6 +29,7 @@ from tasks.hooks import put_back_after
 from tasks.job import BackupJob, backup_job
 from tasks.limits import one_writer
 from tasks.logs import forward_to_run
+from tasks.names import is_deployed_alone
 from tasks.reading import Reading
 from tasks.remembering import remember_reading
 from tasks.report import BackupResult, publish
@@ -66,6 +68,8 @@ def backup_vm(vm: str, config: str | None = None) -> State[BackupResult]:
         with one_writer(job.config, job.policy.repository, *job.policy.replicas):
             point, destinations = _archive(job)
         result = publish(job, point, destinations, recovery.actions if recovery else ())
+    if is_deployed_alone():
+        refresh(job.config)
     if result.partial:
         lines = [f"Not covered: {disk}" for disk in result.uncovered]
         lines += [f"Not in {each.repository}: {each.error['brief']}" for each in result.repositories if each.error]
@@ -142,7 +146,7 @@ def _prepare(job: BackupJob, facts: DomainFacts, destination: Destination) -> De
     if destination.repository is None:
         return destination
     try:
-        _for(destination, job, preflight)(job, facts, destination.repository)
+        step_for(destination, preflight, first=job.policy.repository)(job, facts, destination.repository)
     except BorgError as error:
         return destination.failed(error)
     except TimeoutError as error:  # Prefect's, of the step
@@ -163,14 +167,7 @@ def _verify(job: BackupJob, point: FrozenPoint, destination: Destination) -> Des
     if destination.repository is None or destination.created is None:
         return destination
     try:
-        step = _for(destination, job, verify_archive)
+        step = step_for(destination, verify_archive, first=job.policy.repository)
         return replace(destination, figures=step(job, point, destination.repository, destination.created))
     except VmborgError as error:
         return destination.failed(error)
-
-
-def _for(destination: Destination, job: BackupJob, step: Any) -> Any:
-    """A step that is done once for each repository: those for replicas are named after them."""
-    if destination.name == job.policy.repository:
-        return step
-    return step.with_options(task_run_name=f"{step.name} {destination.name}")

@@ -19,6 +19,7 @@ from tasks.job import load_config
 from tasks.lateness import SKIPPED, superseded
 from tasks.limits import one_writer
 from tasks.logs import forward_to_run
+from tasks.names import on_host
 from tasks.policy import artifact_key, step
 from tasks.progress import ProgressReporter
 from tasks.repositories import repository_names
@@ -45,7 +46,7 @@ def sample_one(config: Config, name: str) -> tuple[Sample, ...]:
     return sample_archives(config, name, now=datetime.now(UTC))
 
 
-@flow(name="check", persist_result=False)
+@flow(name="check", flow_run_name=on_host("check"), persist_result=False)
 def check(
     config: str | None = None, repository: str | None = None, *, verify_data: bool = False
 ) -> State[list[Checked]]:

@@ -17,6 +17,7 @@ from tasks.job import load_config
 from tasks.lateness import SKIPPED, superseded
 from tasks.limits import one_writer
 from tasks.logs import forward_to_run
+from tasks.names import on_host
 from tasks.policy import artifact_key, step
 from tasks.progress import ProgressReporter
 from tasks.units import size
@@ -47,7 +48,7 @@ def _words(phase: str, transfer: Transfer) -> str:
     return f"{phase}, {size(transfer.speed)}/s{eta}"
 
 
-@flow(name="cloud-sync", persist_result=False)
+@flow(name="cloud-sync", flow_run_name=on_host("copies of repositories"), persist_result=False)
 def cloud_sync(
     config: str | None = None,
     name: str | None = None,

@@ -14,6 +14,7 @@ from tasks.job import load_config
 from tasks.lateness import SKIPPED, superseded
 from tasks.limits import one_writer
 from tasks.logs import forward_to_run
+from tasks.names import on_host
 from tasks.policy import artifact_key, step
 from tasks.repositories import repository_names
 from tasks.retention.model import Pruned, rows
@@ -42,7 +43,7 @@ def prune_one(config: Config, name: str, view: View, *, dry_run: bool) -> Pruned
     return pruned
 
 
-@flow(name="prune", persist_result=False)
+@flow(name="prune", flow_run_name=on_host("prune"), persist_result=False)
 def prune(config: str | None = None, repository: str | None = None, *, dry_run: bool = False) -> State[list[Pruned]]:
     """Delete the archives that no rule keeps, by name, and free their space. Failed when a repository could not be.
 

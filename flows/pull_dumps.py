@@ -14,11 +14,12 @@ from infra.ssh.group import together
 from tasks.dumps.hosts import find_host
 from tasks.job import load_config
 from tasks.logs import forward_to_run
+from tasks.names import on_host
 
 _PATIENCE_S = 20.0  # of threads whose connections were ended; less than the 30 s that Prefect gives
 
 
-@flow(name="pull-dumps", persist_result=False)
+@flow(name="pull-dumps", flow_run_name=on_host("all dump hosts"), persist_result=False)
 def pull_dumps(
     hosts: list[str] | None = None, config: str | None = None, *, accept_smaller: bool = False
 ) -> State[dict[str, State[Any]]]:

@@ -8,6 +8,7 @@ from prefect.states import Completed, Failed
 from tasks.job import load_config
 from tasks.lateness import SKIPPED, superseded
 from tasks.logs import forward_to_run
+from tasks.names import on_host
 from tasks.policy import step
 from tasks.recovery import Recovery, recover_all
 
@@ -18,7 +19,7 @@ def recover_host(config: str | None) -> list[Recovery]:
     return recover_all(load_config(config))
 
 
-@flow(name="reconcile", persist_result=False)
+@flow(name="reconcile", flow_run_name=on_host("reconcile"), persist_result=False)
 def reconcile(config: str | None = None) -> State[list[Recovery]]:
     """Recover what dead runs left on this host. Failed when a VM could not be put back.
 

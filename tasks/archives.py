@@ -13,7 +13,7 @@ from infra.model import ImageKind, Layout
 from tasks.destinations import ArchiveFigures, Destination, Destinations, DiskFigures, require_one
 from tasks.domains import FrozenPoint, image_stamps
 from tasks.job import BackupJob
-from tasks.policy import step
+from tasks.policy import step, vm_key
 from tasks.progress import ProgressReporter
 from tasks.recovery import drop_archive
 from tasks.units import size
@@ -61,7 +61,8 @@ def create_archive(job: BackupJob, point: FrozenPoint, destinations: Destination
     sizes = [image.size for disk in point.reading.whole_disks for image in disk.chain]
     sizes += [disk.size for disk in point.reading.disks]
     usable = [(each, each.repository) for each in destinations if each.repository and not each.error]
-    reporter = ProgressReporter(source=job.name, key=f"backup-{job.uuid}", total=sum(sizes) * len(usable))
+    key = vm_key("progress", job.name, job.uuid)
+    reporter = ProgressReporter(source=job.name, key=key, total=sum(sizes) * len(usable))
     stamps = image_stamps(point.facts)
     written = {each.name: each for each in destinations}
     with reporter, watching(job, point) as window:

@@ -31,6 +31,7 @@ class VmArchive:
     uncovered: tuple[str, ...] = ()
     hypervisor: str = ""
     dumps: tuple[str, ...] = ()  # archives of dumps that were taken just before it
+    seconds: float = 0.0  # that borg took to create it
 
     @property
     def size(self) -> int:
@@ -99,6 +100,7 @@ def _read(repository: str, info: ArchiveInfo, name: ArchiveName) -> VmArchive:
         uncovered=tuple(target for target in comment.get("uncovered", "").split(",") if target),
         hypervisor=comment.get("host", ""),
         dumps=tuple(comment.get("dumps", "").split()),
+        seconds=info.seconds,
     )
 
 

@@ -1,7 +1,6 @@
 """What of a host is not safe, and whether it was told already: the truth of the repositories, not of run states."""
 
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,7 +11,7 @@ from prefect.events import emit_event
 from infra.config.models import Config
 from infra.journal.facts import read_facts, write_facts
 from infra.model import StateDir
-from tasks.health import Finding, Health
+from tasks.health import Health
 from tasks.status import Status
 from tasks.upkeep import moment, stamp
 
@@ -47,19 +46,6 @@ def alarms_of(status: Status) -> list[Alarm]:
         for each in status.problems
         if each.health is Health.CRITICAL
     ]
-
-
-def space_findings(config: Config) -> Iterator[Finding]:
-    """A critical finding for each repository of this host whose file system is nearly full."""
-    for name, repository in config.repositories.items():
-        if not repository.location.startswith("/") or not Path(repository.location).is_dir():
-            continue
-        usage = shutil.disk_usage(repository.location)
-        percent = 100 * usage.free // max(usage.total, 1)
-        if percent < config.alerts.min_free:
-            text = f"only {percent} % of its file system are free"
-            remedy = "Make room, add space, or let prune keep less."
-            yield Finding(Health.CRITICAL, f"repository {name}", "space", text, remedy)
 
 
 def untold(alarms: list[Alarm], told: Mapping[str, datetime], *, now: datetime, repeat: timedelta) -> list[Alarm]:

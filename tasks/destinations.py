@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from infra.borg.client import CreateResult, Repository
-from infra.config.models import Config, VmPolicy
+from infra.config.models import Config
 from infra.errors import ConfigError, VmborgError
 from tasks.repositories import open_repository
 
@@ -48,7 +49,26 @@ class Destination:
 Destinations = tuple[Destination, ...]
 
 
-def open_all(config: Config, policy: VmPolicy) -> Destinations:
+@dataclass(frozen=True, slots=True)
+class RepositoryResult:
+    """What came of the archive in one of the repositories that it goes to. Bytes, and seconds of the create step."""
+
+    repository: str
+    stored: int | None = None  # None: it is not there
+    seconds: float | None = None
+    error: dict[str, str] | None = None  # type, brief, evidence, remedy
+
+
+class Policy(Protocol):
+    """What names repositories: the policy of a VM, or a dump host."""
+
+    @property
+    def repositories(self) -> tuple[str, ...]:
+        """Every repository that an archive goes to."""
+        ...
+
+
+def open_all(config: Config, policy: Policy) -> Destinations:
     """Every repository of the policy. Raises ConfigError when none has its passphrase."""
     found: list[Destination] = []
     for name in policy.repositories:
@@ -65,3 +85,23 @@ def require_one(destinations: Sequence[Destination]) -> None:
     errors = [each.error for each in destinations if each.error is not None]
     if len(errors) == len(destinations):
         raise errors[0]
+
+
+def step_for(destination: Destination, step: Any, *, first: str) -> Any:
+    """A step that is done once for each repository: those for replicas, all but the `first`, are named after them."""
+    if destination.name == first:
+        return step
+    return step.with_options(task_run_name=f"{step.name} {destination.name}")
+
+
+def repository_result(destination: Destination) -> RepositoryResult:
+    """What is told of one repository."""
+    if destination.figures is None:
+        error = destination.error.facts if destination.error is not None else None
+        return RepositoryResult(destination.name, error=error)
+    return RepositoryResult(destination.name, destination.figures.stored, destination.figures.seconds)
+
+
+def seconds_in_borg(destinations: Sequence[Destination]) -> float:
+    """Spent by all calls of borg for all of them."""
+    return round(sum(each.repository.seconds for each in destinations if each.repository is not None), 3)

@@ -25,6 +25,7 @@ def vm_findings(config: Config, domain: Domain, *, used_anywhere: frozenset[str]
     excluded = config.is_excluded(name)
     run = open_run(config, domain.uuid)
     yield from _open_run(name, run)
+    yield from _paused(name, domain)
     yield from _paths(config, name, domain)
     if run.held_by:  # its overlays, jobs and freeze are that run's; in a moment all is different
         return
@@ -55,6 +56,18 @@ def _open_run(name: str, run: OpenRun) -> Iterator[Finding]:
         return
     text = f"the run of {since} died in the phase {run.entry.phase.value}; the VM may be on an overlay"
     yield Finding(Health.CRITICAL, name, "journal", text, f"vmborg recover {vm_argument(name)}")
+
+
+def _paused(name: str, domain: Domain) -> Iterator[Finding]:
+    try:
+        stopped = domain.stopped_by_io()
+    except HypervisorError as error:
+        yield failed(error, subject=name, check="state")
+        return
+    if stopped:
+        text = "qemu paused it because a disk gave an error: the file system of its images may be full"
+        remedy = f"Make room there, or look at that storage; then: virsh resume {vm_argument(name)}"
+        yield Finding(Health.CRITICAL, name, "state", text, remedy)
 
 
 def _paths(config: Config, name: str, domain: Domain) -> Iterator[Finding]:

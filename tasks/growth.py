@@ -1,6 +1,7 @@
 """Is the new data of a backup far above its own history? Ransomware, re-encryption or lost deduplication look so.
 
-Each backup's figure is kept below `state_dir`, one file a VM, so that the verdict needs nothing but this host.
+Each backup's figure is kept below `state_dir`, one file a VM or dump host, so that the verdict needs nothing but this
+host.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
+from infra.borg.names import encode
 from infra.config.upkeep import CheckConfig
 from infra.journal.facts import read_facts, write_facts
 from infra.model import StateDir
@@ -29,26 +31,36 @@ def judge(history: Sequence[int], stored: int, policy: CheckConfig) -> str:
     return f"{size(stored)} of new data, {size(usual)} are usual: encrypted, re-written, or deduplication was lost"
 
 
+def dump_key(host: str) -> str:
+    """What a dump host's history goes by, as a VM's does by its UUID."""
+    return f"dump.{encode(host)}"
+
+
 def record(
-    state: StateDir, policy: CheckConfig, *, uuid: str, vm: str, archive: str, stored: int, when: datetime
+    state: StateDir, policy: CheckConfig, *, source: str, name: str, archive: str, stored: int, when: datetime
 ) -> str:
     """Judge a backup by the earlier ones and remember it. What is unexpected, or "". Raises JournalError."""
-    path = _path(state, uuid)
+    path = _path(state, source)
     past = _entries(read_facts(path))
     verdict = judge([each["stored"] for each in past], stored, policy)
     entry = {"archive": archive, "stored": stored, "time": stamp(when), "unexpected": verdict}
-    write_facts(path, {"vm": vm, "backups": [*past, entry][-_KEPT:]})
+    write_facts(path, {"vm": name, "backups": [*past, entry][-_KEPT:]})
     return verdict
 
 
-def unexpected(state: StateDir, uuid: str) -> str:
-    """What was unexpected about the last backup of this VM on this host; "" for nothing. Raises JournalError."""
-    past = _entries(read_facts(_path(state, uuid)))
+def new_data(state: StateDir, source: str) -> dict[str, int]:
+    """The new data in bytes of the last backups of this source on this host, by archive. Raises JournalError."""
+    return {str(each["archive"]): int(each["stored"]) for each in _entries(read_facts(_path(state, source)))}
+
+
+def unexpected(state: StateDir, source: str) -> str:
+    """What was unexpected about the last backup of this source on this host; "" for nothing. Raises JournalError."""
+    past = _entries(read_facts(_path(state, source)))
     return str(past[-1].get("unexpected", "")) if past else ""
 
 
 def all_unexpected(state: StateDir) -> dict[str, str]:
-    """The same of every VM, by its name; those with nothing unexpected are left out. Raises JournalError."""
+    """The same of every VM and dump host by its name, those with nothing unexpected left out. Raises JournalError."""
     found: dict[str, str] = {}
     for path in sorted(_folder(state).glob("*.json")):
         said = unexpected(state, path.stem)
@@ -66,5 +78,5 @@ def _folder(state: StateDir) -> Path:
     return state.upkeep / "growth"
 
 
-def _path(state: StateDir, uuid: str) -> Path:
-    return _folder(state) / f"{uuid}.json"
+def _path(state: StateDir, source: str) -> Path:
+    return _folder(state) / f"{source}.json"

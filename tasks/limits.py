@@ -8,11 +8,13 @@ started by hand, nothing waits: there borg's lock decides, as ever.
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
+from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
 
 from infra.config.models import Config
 
@@ -54,8 +56,14 @@ def one_writer(config: Config, *repositories: str) -> Generator[None]:
 
 
 def _is_deployed() -> bool:
+    """Whether this run was deployed, or the one that it is part of: a pull of dumps is a run within another."""
     context = FlowRunContext.get()
-    return bool(context and context.flow_run and context.flow_run.deployment_id)
+    if context is None or context.flow_run is None:
+        return False
+    if context.flow_run.deployment_id or context.flow_run.parent_task_run_id is None:
+        return bool(context.flow_run.deployment_id)
+    with get_client(sync_client=True) as client:
+        return bool(client.read_flow_run(UUID(flow_run.root_flow_run_id)).deployment_id)
 
 
 def _exists(name: str) -> bool:

@@ -57,7 +57,8 @@ def _dumps(status: Status) -> Iterator[Sample]:
     for dump in status.dumps:
         labels = {"dumps": dump.host, "repository": dump.repository}
         yield "vmborg_dumps_health", labels, dump.health.exit_code
-        yield "vmborg_dumps_objective_seconds", labels, dump.objective.total_seconds()
+        if dump.objective is not None:
+            yield "vmborg_dumps_objective_seconds", labels, dump.objective.total_seconds()
         if dump.time is not None:
             yield "vmborg_dumps_last_good_archive_timestamp_seconds", labels, dump.time.timestamp()
 

@@ -4,6 +4,7 @@ Prefect transactions are not used: a retried task rolls its siblings back, which
 a running copy (docs/adr/0003).
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -52,5 +53,15 @@ def step(name: str, *, retries: bool = False, timeout_s: float | None = None) ->
 
 
 def artifact_key(flow_name: str, name: str) -> str:
-    """A key for an artifact of a flow about `name`: Prefect takes lower case letters, digits and dashes."""
-    return f"{flow_name}-{name}".lower().replace("_", "-").replace(".", "-")
+    """A key for an artifact of a flow about `name`."""
+    return slug(f"{flow_name}-{name}")
+
+
+def vm_key(what: str, name: str, uuid: str) -> str:
+    """A key for an artifact about a VM: readable, never another VM's, and the same on whatever host the VM runs."""
+    return slug(f"{what}-{name}-{uuid[:8]}")
+
+
+def slug(text: str) -> str:
+    """Text as an artifact's key, for which Prefect takes lower case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -8,26 +8,22 @@ from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
 from infra.errors import JournalError
-from tasks.destinations import ArchiveFigures, Destination, Destinations
+from tasks.destinations import (
+    ArchiveFigures,
+    Destinations,
+    RepositoryResult,
+    repository_result,
+    seconds_in_borg,
+)
 from tasks.domains import FrozenPoint
 from tasks.growth import record
 from tasks.job import BackupJob
-from tasks.policy import step
+from tasks.policy import step, vm_key
 from tasks.units import size
 
 logger = logging.getLogger("vmborg.backup")
 
 ARCHIVE_CREATED = "vmborg.archive.created"
-
-
-@dataclass(frozen=True, slots=True)
-class RepositoryResult:
-    """What came of the archive in one of the repositories that it goes to. Bytes, and seconds of the create step."""
-
-    repository: str
-    stored: int | None = None  # None: it is not there
-    seconds: float | None = None
-    error: dict[str, str] | None = None  # type, brief, evidence, remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +72,7 @@ def publish(job: BackupJob, point: FrozenPoint, destinations: Destinations, reco
         original=figures.original,
         stored=figures.stored,
         seconds=figures.seconds,
-        borg_seconds=sum(each.repository.seconds for each in destinations if each.repository is not None),
+        borg_seconds=seconds_in_borg(destinations),
         disks=tuple({**asdict(disk), **how[disk.target]} for disk in figures.disks),
         uncovered=tuple(f"{disk.target}: {disk.reason}" for disk in point.facts.uncovered),
         recovered=recovered,
@@ -84,11 +80,11 @@ def publish(job: BackupJob, point: FrozenPoint, destinations: Destinations, reco
         dump_problems=job.dump_problems,
         # What is new to a replica says nothing about what is usual: its history is another one.
         unexpected=_growth(job, figures) if repository == job.policy.repository else "",
-        repositories=tuple(_repository_result(each) for each in destinations),
+        repositories=tuple(repository_result(each) for each in destinations),
         stale=point.reading.doubts,
     )
     create_table_artifact(
-        key=f"backup-result-{job.uuid}",
+        key=vm_key("backup", job.name, job.uuid),
         table=[_row(disk, result) for disk in result.disks],
         description=_describe(result),
     )
@@ -104,21 +100,14 @@ def publish(job: BackupJob, point: FrozenPoint, destinations: Destinations, reco
     return result
 
 
-def _repository_result(destination: Destination) -> RepositoryResult:
-    if destination.figures is None:
-        error = destination.error.facts if destination.error is not None else None
-        return RepositoryResult(destination.name, error=error)
-    return RepositoryResult(destination.name, destination.figures.stored, destination.figures.seconds)
-
-
 def _growth(job: BackupJob, figures: ArchiveFigures) -> str:
     """Judge the amount of new data; a verdict that cannot be kept does not spoil a good archive."""
     try:
         said = record(
             job.state,
             job.config.check,
-            uuid=job.uuid,
-            vm=job.name,
+            source=job.uuid,
+            name=job.name,
             archive=figures.archive,
             stored=figures.stored,
             when=job.started,

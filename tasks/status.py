@@ -1,7 +1,7 @@
 """Is every VM of this host safe? One verdict a VM, from libvirt, the journal and the repositories."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from infra.config.models import Config
@@ -11,10 +11,12 @@ from infra.journal.store import Journal
 from tasks.catalogue import Catalogue, VmArchive, read_catalogue
 from tasks.checking.findings import check_findings
 from tasks.dumps.status import DumpStatus, dump_statuses
-from tasks.growth import unexpected
+from tasks.growth import dump_key, new_data, unexpected
 from tasks.health import Finding, Health, failed, vm_argument, worst
 from tasks.memory import suspect_findings
 from tasks.open_runs import NO_RUN, OpenRun, open_run, stray_overlays
+from tasks.replicas import behind
+from tasks.space import space_findings
 
 GONE = "gone"
 NOT_KNOWN = "unknown"
@@ -40,6 +42,7 @@ class Source:
     archives: tuple[VmArchive, ...] = ()
     unread: tuple[str, ...] = ()  # those of its repositories that could not be read
     growth: str = ""  # what was unexpected about the new data of its last backup
+    new_data: Mapping[str, int] = field(default_factory=dict[str, int])  # bytes, by archive; of this host's backups
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,9 @@ class VmStatus:
     consistency: str = ""
     uncovered: tuple[str, ...] = ()
     excluded_by: str | None = None
+    size: int | None = None  # what the guest sees of the disks in it, bytes
+    stored: int | None = None  # new data in the repository, bytes; None if another host or too long ago
+    seconds: float | None = None  # that borg took to create it
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,15 @@ class Status:
     vms: tuple[VmStatus, ...]
     problems: tuple[Finding, ...]  # what keeps us from knowing, or concerns no single VM
     dumps: tuple[DumpStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """A status with what it was judged by."""
+
+    status: Status
+    catalogue: Catalogue
+    sources: tuple[Source, ...]
 
 
 def judge(source: Source, now: datetime) -> VmStatus:
@@ -92,6 +107,9 @@ def judge(source: Source, now: datetime) -> VmStatus:
         consistency=last.consistency if last else "",
         uncovered=last.uncovered if last else (),
         excluded_by=source.excluded_by,
+        size=last.size if last and last.disks else None,
+        stored=source.new_data.get(last.archive) if last else None,
+        seconds=last.seconds if last else None,
     )
 
 
@@ -127,20 +145,17 @@ def _archived(source: Source, last: VmArchive | None, age: timedelta | None, now
         return Health.CRITICAL, "the last good archive is older than its objective", back_up
     if age < -_CLOCK_TOLERANCE:
         return Health.WARNING, "the last archive is from the future", "Look at the clocks of the hypervisors."
-    behind = _behind(source, now)
-    if behind:
-        return Health.WARNING, f"no good archive within its objective in: {', '.join(behind)}", back_up
+    late = _behind(source, now)
+    if late:
+        return Health.WARNING, f"no good archive within its objective in: {', '.join(late)}", back_up
     return _remarks(source, last)
 
 
 def _behind(source: Source, now: datetime) -> list[str]:
     """The repositories that should have a young archive, as others do, and have none."""
-    found: list[str] = []
-    for name in (source.repository, *source.replicas) if source.replicas else ():
-        newest = _newest(source, name)
-        if newest is None or now - newest.time > source.objective:
-            found.append(f"{name} (cannot be read)" if name in source.unread else name)
-    return found
+    repositories = (source.repository, *source.replicas)
+    found = {name: newest.time for name in repositories if (newest := _newest(source, name))}
+    return behind(repositories, found, since=now - source.objective, unread=source.unread)
 
 
 def _remarks(source: Source, last: VmArchive) -> Verdict:
@@ -173,11 +188,16 @@ def _danger(source: Source) -> Verdict | None:
 
 def read_status(config: Config, *, now: datetime | None = None) -> Status:
     """Look at libvirt, the journal and every repository. What cannot be read becomes a problem, not an error."""
+    return look(config, now=now).status
+
+
+def look(config: Config, *, now: datetime | None = None) -> Outlook:
+    """The same with the archives behind it."""
     catalogue = read_catalogue(config)
     journal = Journal(config.state.journal).entries()
     problems = [failed(error, subject=f"repository {name}", check="read") for name, error in catalogue.failures.items()]
     problems += [failed(error, subject="journal", check="read") for error in journal.problems]
-    problems += check_findings(config)
+    problems += [*check_findings(config), *space_findings(config)]
     problems += suspect_findings(config.state, (archive.archive for archive in catalogue.archives))
     try:
         with Hypervisor.open(config.hypervisor.uri) as hypervisor:
@@ -195,9 +215,10 @@ def read_status(config: Config, *, now: datetime | None = None) -> Status:
     ]
     moment = now or datetime.now(UTC)
     vms = sorted((judge(source, moment) for source in sources), key=lambda each: (each.vm, each.uuid))
-    dumps = dump_statuses(config, catalogue.dumps, unreadable=catalogue.failures, now=moment)
+    growth = {host: _growth(config, dump_key(host))[0] for host in config.dumps.hosts}
+    dumps = dump_statuses(config, catalogue.dumps, unreadable=catalogue.failures, now=moment, growth=growth)
     levels = [each.health for each in (*vms, *problems, *dumps)]
-    return Status(worst(levels), tuple(vms), tuple(problems), dumps)
+    return Outlook(Status(worst(levels), tuple(vms), tuple(problems), dumps), catalogue, tuple(sources))
 
 
 def _defined(config: Config, domains: Iterable[Domain], catalogue: Catalogue) -> list[Source]:
@@ -215,6 +236,7 @@ def _defined(config: Config, domains: Iterable[Domain], catalogue: Catalogue) ->
 
 def _source(config: Config, name: str, uuid: str, *, state: str, catalogue: Catalogue) -> Source:
     policy = config.policy(name)
+    growth, stored = _growth(config, uuid)
     return Source(
         vm=name,
         uuid=uuid,
@@ -226,12 +248,13 @@ def _source(config: Config, name: str, uuid: str, *, state: str, catalogue: Cata
         run=open_run(config, uuid),
         archives=catalogue.of(uuid),
         unread=tuple(name for name in policy.repositories if name in catalogue.failures),
-        growth=_growth(config, uuid),
+        growth=growth,
+        new_data=stored,
     )
 
 
-def _growth(config: Config, uuid: str) -> str:
+def _growth(config: Config, source: str) -> tuple[str, dict[str, int]]:
     try:
-        return unexpected(config.state, uuid)
+        return unexpected(config.state, source), new_data(config.state, source)
     except JournalError as error:
-        return error.brief
+        return error.brief, {}

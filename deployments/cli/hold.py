@@ -5,7 +5,9 @@ from datetime import UTC, datetime
 import click
 
 from deployments.cli.context import Context, pass_context
+from deployments.cli.output import exit_code_of
 from deployments.cli.words import moment
+from infra.errors import VmborgError
 
 
 @click.command
@@ -25,18 +27,19 @@ def command(context: Context, *, archive: str | None, until: datetime | None) ->
     from tasks.retention.holding import hold, holds
 
     now = datetime.now(UTC).replace(microsecond=0)
+    failures: dict[str, VmborgError] = {}
     if archive is None:
-        found = holds(context.config, now)
+        found, failures = holds(context.config, now)
     else:
         end = until.replace(tzinfo=UTC) if until else None
         found = hold(context.config, archive, until=end, now=now)
-    context.output.document({"holds": found})
+    context.output.document({"holds": found, "errors": context.output.errors_of(failures)})
     if found:
         rows = [
             (each.archive, each.repository, moment(each.since), moment(each.until) if each.until else "-", each.host)
             for each in found
         ]
         context.output.table(("archive", "repository", "since", "until", "by"), rows)
-    else:
+    elif not failures:
         context.output.line("Nothing is held.")
-    return 0
+    return exit_code_of(list(failures.values()))

@@ -12,6 +12,10 @@ _ENVIRONMENT = """\
 # PREFECT_SERVER_API_AUTH_STRING=NAME:PASSWORD and PREFECT_API_AUTH_STRING=NAME:PASSWORD
 PREFECT_API_URL=http://127.0.0.1:4200/api
 """
+_SERVER_ENVIRONMENT = """\
+# Read by vmborg-server.service alone; only root may read it. The address of a database has its password in it:
+# PREFECT_API_DATABASE_CONNECTION_URL=postgresql+asyncpg://prefect:PASSWORD@127.0.0.1:5432/prefect
+"""
 
 
 @click.command
@@ -22,7 +26,7 @@ PREFECT_API_URL=http://127.0.0.1:4200/api
 def command(context: Context, *, worker: bool, server: bool, root: Path) -> int:
     """Write the units to /etc/systemd/system and, if there is none, /etc/vmborg/prefect.env; say what to start.
 
-    Nothing is started. Call it again after an update: units are replaced, the environment file is not.
+    Nothing is started. Call it again after an update: units are replaced, environment files are not.
     """
     from deployments.units import SERVER, WORKER, render_unit
     from infra.config.load import locate
@@ -34,11 +38,13 @@ def command(context: Context, *, worker: bool, server: bool, root: Path) -> int:
     path = locate(context.config_path).absolute()
     units = {root / "etc/systemd/system" / name: render_unit(name, config, path) for name in names}
     environment = root / "etc/vmborg/prefect.env"
+    private = {environment: _ENVIRONMENT} | ({root / "etc/vmborg/server.env": _SERVER_ENVIRONMENT} if server else {})
     try:
         for unit, text in units.items():
             _write(unit, text, mode=0o644)
-        if not environment.exists():
-            _write(environment, _ENVIRONMENT, mode=0o600)
+        for file, text in private.items():
+            if not file.exists():
+                _write(file, text, mode=0o600)
     except OSError as error:
         raise StorageError(
             "The units cannot be written.",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deployments.cli.context import Context, pass_context
-from deployments.cli.output import error_data, exit_code_of
+from deployments.cli.output import exit_code_of
 from deployments.cli.words import moment, size
 from infra.errors import ArchiveNotFound
 
@@ -28,14 +28,13 @@ def command(context: Context, *, vm: str | None, repository: str | None) -> int:
     catalogue = read_catalogue(context.config, only=repository)
     doubtful = _suspects(context)
     archives = list(catalogue.archives) if vm is None else select(catalogue.archives, vm)
-    for name, error in catalogue.failures.items():
-        context.output.error_of(f"repository {name}", error)
+    errors = context.output.errors_of(catalogue.failures)
     if vm is not None and not archives:
         raise _none(vm, catalogue)
     context.output.document(
         {
             "archives": [{**_data(archive), "suspect": doubtful.get(archive.archive, "")} for archive in archives],
-            "errors": [{"repository": name, **error_data(error)} for name, error in catalogue.failures.items()],
+            "errors": errors,
         }
     )
     if archives:

@@ -3,18 +3,20 @@
 import json
 import sys
 import unicodedata
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any, TextIO
 
 from deployments.cli.progress import Bar, PlainBar, SilentBar, rich_bar
 from deployments.cli.words import printable
 from infra.errors import VmborgError
 
+_GAP = 2  # blanks between columns
 _STYLES = {"ok": "green", "warning": "yellow", "critical": "bold red", "unknown": "magenta"}
 
 
@@ -70,13 +72,23 @@ class Output:
         self.stderr.write(printable(text) + "\n")
         self.stderr.flush()
 
-    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-        """A table for people; `right` names the columns of numbers. Cells such as `critical` are coloured."""
+    def table(
+        self,
+        headers: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        right: Sequence[str] = (),
+        less: Sequence[str] = (),
+    ) -> None:
+        """A table for people; `right` names the columns of numbers. Cells such as `critical` are coloured.
+
+        A terminal that is too narrow is not shown the columns of `less`, one after the other.
+        """
         if self.json:
             return
         cells = [[printable(cell) for cell in row] for row in rows]
         if self.terminal:
-            self._rich_table(headers, cells, right)
+            self._rich_table(*_narrowed(headers, cells, less, get_terminal_size().columns), right)
         else:
             self.stdout.write(_aligned(headers, cells, right))
 
@@ -101,6 +113,12 @@ class Output:
     def error_of(self, source: str, error: VmborgError) -> None:
         """The error of one source among several, on stderr; the document of all is still to come."""
         self.note(_three_voices(f"{source}: {error.brief}", error))
+
+    def errors_of(self, failures: Mapping[str, VmborgError]) -> list[dict[str, str]]:
+        """The error of each repository that could not be read, on stderr; the same as JSON-like data."""
+        for name, error in failures.items():
+            self.error_of(f"repository {name}", error)
+        return [{"repository": name, **error_data(error)} for name, error in failures.items()]
 
     @contextmanager
     def progress(self, title: str, total: int | None = None) -> Generator[Bar]:
@@ -158,6 +176,20 @@ def _aligned(headers: Sequence[str], rows: list[list[str]], right: Sequence[str]
         ]
         text += "  ".join(padded).rstrip() + "\n"
     return text
+
+
+def _narrowed(
+    headers: Sequence[str], rows: list[list[str]], less: Sequence[str], width: int
+) -> tuple[list[str], list[list[str]]]:
+    """The table without as many columns of `less` as keep it from `width`. The last column may be folded to half."""
+    left = list(headers)
+    for name in less:
+        widths = [max(_width(line[headers.index(each)]) for line in (headers, *rows)) for each in left]
+        if sum(widths[:-1]) + widths[-1] // 2 + _GAP * len(widths) <= width:
+            break
+        left.remove(name)
+    chosen = [headers.index(each) for each in left]
+    return left, [[row[index] for index in chosen] for row in rows]
 
 
 def _width(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from deployments.cli.context import Context
@@ -11,6 +12,8 @@ from infra.errors import ProcessError, UsageError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+
+_LOG_IN = "Set PREFECT_API_AUTH_STRING to the server's NAME:PASSWORD (docs/security.md)."
 
 
 @contextmanager
@@ -36,5 +39,7 @@ def prefect_client(context: Context) -> "Generator[SyncPrefectClient]":
             raise ProcessError(
                 "The Prefect server did not take what was to be done.",
                 evidence=f"{configured_api()}: {type(error).__name__}: {error}",
-                remedy="Look at its log, then call this again: it goes on where it stopped.",
+                remedy=_LOG_IN
+                if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == HTTPStatus.UNAUTHORIZED
+                else "Look at its log, then call this again: it goes on where it stopped.",
             ) from error

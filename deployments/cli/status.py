@@ -1,15 +1,13 @@
 """`vmborg status`: one line a VM and a dump host. For people, and for monitoring systems by its exit code."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from deployments.cli.context import Context, pass_context
-from deployments.cli.words import duration, moment
 
 if TYPE_CHECKING:
-    from tasks.dumps.status import DumpStatus
+    from tasks.status import Status
 
 
 @click.command
@@ -23,24 +21,7 @@ def command(context: Context) -> int:
 
     status = read_status(context.config)
     context.output.document(status)
-    context.output.table(
-        ("status", "VM", "state", "last good archive", "age", "objective", "consistency", "what"),
-        [
-            (
-                vm.health.value,
-                vm.vm,
-                vm.state,
-                moment(vm.time),
-                duration(vm.age) if vm.age is not None else "-",
-                duration(vm.objective) if vm.objective is not None and vm.excluded_by is None else "-",
-                vm.consistency or "-",
-                f"{vm.text}; {vm.remedy}" if vm.remedy else vm.text,
-            )
-            for vm in status.vms
-        ],
-        right=("age", "objective"),
-    )
-    _print_dumps(context, status.dumps)
+    _print_sources(context, status)
     for problem in status.problems:
         context.output.line(f"{problem.health.value}: {problem.subject}: {problem.text}")
         if problem.remedy:
@@ -55,21 +36,11 @@ def _summary(vms: int, dumps: int) -> str:
     return f"{count}, {hosts}" if dumps else count
 
 
-def _print_dumps(context: Context, dumps: "Sequence[DumpStatus]") -> None:
-    if not dumps:
-        return
-    context.output.table(
-        ("status", "dump host", "last good archive", "age", "objective", "what"),
-        [
-            (
-                dump.health.value,
-                dump.host,
-                moment(dump.time),
-                duration(dump.age) if dump.age is not None else "-",
-                duration(dump.objective),
-                f"{dump.text}; {dump.remedy}" if dump.remedy else dump.text,
-            )
-            for dump in dumps
-        ],
-        right=("age", "objective"),
-    )
+def _print_sources(context: Context, status: "Status") -> None:
+    """The same cells that the dashboard's fleet shows."""
+    from tasks.dashboard.cells import LESS, RIGHT, lines
+
+    found = [line.cells for line in lines(status)]
+    if found:
+        columns = tuple(found[0])
+        context.output.table(columns, [tuple(cells.values()) for cells in found], right=RIGHT, less=LESS)

@@ -18,7 +18,6 @@ from deployments.registry.wanted import host_tag
 from infra.config.models import Config
 from tasks.coverage import ALARM, COVERAGE, HOST_LABEL, TEST
 
-_DEAD_AFTER = timedelta(minutes=10)  # twenty heartbeats: a server that is started anew must not declare runs dead
 _BAD = ("Failed", "Crashed", "TimedOut", "Partial")
 _ABOUT = "{{ event.resource.name }}"
 
@@ -53,7 +52,7 @@ def _facts(automation: AutomationCore) -> dict[str, Any]:
 
 def _wanted(config: Config, receivers: Sequence[UUID]) -> Iterator[AutomationCore]:
     host = config.hypervisor.name
-    yield _dead_run(host)
+    yield _dead_run(host, config.alerts.dead_run)
     if receivers:
         yield _bad_run(host, receivers)
         yield _on_event(host, "alarm", ALARM, receivers=receivers, subject=f"{host}: {_ABOUT} is not safe")
@@ -66,7 +65,7 @@ def _of_host(host: str) -> dict[str, str | list[str]]:
     return {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{host_tag(host)}"}
 
 
-def _dead_run(host: str) -> AutomationCore:
+def _dead_run(host: str, within: timedelta) -> AutomationCore:
     return AutomationCore(
         name=f"{automation_prefix(host)}dead run",
         description="A run of which no heartbeat comes any more is Crashed; its slots are free then.",
@@ -78,7 +77,7 @@ def _dead_run(host: str) -> AutomationCore:
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=_DEAD_AFTER,
+            within=within,
         ),
         actions=[
             ChangeFlowRunState(

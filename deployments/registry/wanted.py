@@ -16,6 +16,7 @@ from prefect.utilities.callables import parameter_schema
 
 from infra.config.models import Config
 from infra.config.schedules import NEVER, SchedulesConfig, spread
+from tasks.names import HOST_TAG
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 OURS = "vmborg"
@@ -69,7 +70,7 @@ def maintains(config: Config, repository: str) -> bool:
 
 def host_tag(host: str) -> str:
     """The tag of everything that belongs to a host."""
-    return f"{OURS}:{host}"
+    return f"{HOST_TAG}{host}"
 
 
 def wanted_deployments(config: Config, config_path: Path | None) -> list[Wanted]:
@@ -93,13 +94,43 @@ def _wanted(config: Config, config_path: Path | None, written: dict[str, Any]) -
         entrypoint=written["entrypoint"],
         tags=(*written["tags"], host_tag(host)),
         parameters={"config": str(config_path.absolute())} if config_path else {},
-        parameter_schema=parameter_schema(flow).model_dump_for_openapi(),
+        parameter_schema=with_choices(parameter_schema(flow).model_dump_for_openapi(), _choices(config, flow.name)),
         job_variables={**variables, "env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": _HEARTBEAT_S}},
         pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(CHECKOUT)}}],
         limit=config.vms.parallel if flow.name == "backup-vm" else limit["limit"],
         collision_strategy=limit["collision_strategy"],
         schedules=tuple(_schedules(config, flow.name, written.get("schedules", []))),
     )
+
+
+def _choices(config: Config, flow: str) -> dict[str, list[str]]:
+    """Names that only the configuration knows, for the forms: who mistypes one is told before a run begins.
+
+    VMs are not among them: they come and go without a deploy, and a name that is not listed would be refused.
+    """
+    return {
+        "repository": list(config.repositories),
+        "hosts": list(config.dumps.hosts),
+        "name": list(config.cloud) if flow == "cloud-sync" else [],
+    }
+
+
+def with_choices(schema: dict[str, Any], choices: dict[str, list[str]]) -> dict[str, Any]:
+    """The schema of parameters with an enum for each text, or list of texts, that has choices. Pure."""
+    properties = {
+        name: _limited(facts, choices[name]) if choices.get(name) else facts
+        for name, facts in schema.get("properties", {}).items()
+    }
+    return {**schema, "properties": properties}
+
+
+def _limited(facts: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """One parameter's facts; those of an optional one stand below `anyOf`."""
+    if "anyOf" in facts:
+        return {**facts, "anyOf": [_limited(each, names) for each in facts["anyOf"]]}
+    if facts.get("type") == "array":
+        return {**facts, "items": _limited(facts["items"], names)}
+    return {**facts, "enum": names} if facts.get("type") == "string" else facts
 
 
 def _schedules(config: Config, flow: str, written: list[dict[str, Any]]) -> Iterator[Schedule]:

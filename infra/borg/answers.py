@@ -32,6 +32,7 @@ class ArchiveInfo:
     name: str
     time: datetime
     comment: dict[str, str]
+    seconds: float = 0.0  # from the beginning of its create to the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +107,18 @@ def repository_info(document: dict[str, Any]) -> RepositoryInfo:
     )
 
 
+ARCHIVE_KEYS = "{archive}{time}{end}{comment}"
+"""What `archive_infos` reads, as `borg list --json --format` is asked for it; all of it is read with the comment."""
+
+
 def archive_infos(document: dict[str, Any]) -> list[ArchiveInfo]:
     """Read what `borg list --json` prints."""
-    found = document["archives"]
-    return [ArchiveInfo(each["archive"], _time(each["time"]), parse_comment(each["comment"])) for each in found]
+    return [_archive_info(each) for each in document["archives"]]
+
+
+def _archive_info(found: dict[str, Any]) -> ArchiveInfo:
+    begun, ended = _time(found["time"]), _time(found["end"])
+    return ArchiveInfo(found["archive"], begun, parse_comment(found["comment"]), (ended - begun).total_seconds())
 
 
 def _time(text: str) -> datetime:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from infra.borg.answers import (
+    ARCHIVE_KEYS,
     ArchiveInfo,
     ArchiveItem,
     CreateResult,
@@ -168,8 +169,7 @@ class Repository:
         encrypted as it is configured (RepositoryInvalid). `lock_wait` in seconds.
         """
         pattern = ["--glob-archives", glob] if glob is not None else []
-        keys = "{archive}{time}{comment}"
-        listing = ("list", "--json", "--format", keys, *pattern, self.location)
+        listing = ("list", "--json", "--format", ARCHIVE_KEYS, *pattern, self.location)
         document = self._json(*listing, lock_wait=lock_wait, timeout=_QUERY_S)
         if to_write:
             require_mode(document, self.location, self.encryption)

@@ -8,7 +8,7 @@ peek has its own cache folder; the folder of what borg knows of repositories (re
 
 import json
 
-from infra.borg.answers import ArchiveInfo, archive_infos
+from infra.borg.answers import ARCHIVE_KEYS, ArchiveInfo, archive_infos
 from infra.borg.client import Repository
 from infra.borg.command import run_borg
 from infra.errors import BorgError, RepositoryLocked
@@ -31,7 +31,7 @@ def peek_archives(repository: Repository) -> list[ArchiveInfo]:
 
 def _list(repository: Repository, *, past_lock: bool) -> list[ArchiveInfo]:
     target = repository.target
-    argv = ["list", "--json", "--format", "{archive}{time}{comment}"]
+    argv = ["list", "--json", "--format", ARCHIVE_KEYS]
     env = {"BORG_CACHE_DIR": str(target.base_dir / "peek")} if past_lock else {}
     option = ["--bypass-lock"] if past_lock else []
     done = run_borg(target, [*argv, *option, target.location], lock_wait=_PATIENCE_S, env=env)

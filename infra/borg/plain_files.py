@@ -5,6 +5,8 @@ is 2 MiB: a dump changes in many places, and each place costs a chunk (docs/adr/
 mtime: what a tree takes over from the last one is a hard link, and to link a file changes its ctime.
 """
 
+from typing import IO
+
 from infra.borg.answers import CreateResult, CreateWatch, create_result
 from infra.borg.client import CHECKPOINT_INTERVAL_S, CONTENT_ONLY, Repository
 from infra.borg.command import run_borg
@@ -13,9 +15,18 @@ _CHUNKER = "buzhash,15,21,17,4095"
 
 
 def create_files(
-    repository: Repository, archive: str, path: str, *, comment: str, files_cache_suffix: str
+    repository: Repository,
+    archive: str,
+    path: str,
+    *,
+    comment: str,
+    files_cache_suffix: str,
+    timeout: float | None = None,
 ) -> CreateResult:
-    """Store everything below `path`. Raises ArchiveIncomplete for every warning, and borg's typed errors."""
+    """Store everything below `path`; `timeout` in seconds beside waiting for a lock.
+
+    Raises ArchiveIncomplete for every warning, RepositoryUnreachable at the end of `timeout`, and borg's typed errors.
+    """
     watch = CreateWatch(None)
     done = run_borg(
         repository.target,
@@ -28,6 +39,13 @@ def create_files(
         ],
         listener=watch,
         env={"BORG_FILES_CACHE_SUFFIX": files_cache_suffix},
+        timeout=timeout,
     )
     repository.seconds += done.seconds
     return create_result(done, watch)
+
+
+def export_files(repository: Repository, archive: str, path: str, output: IO[bytes]) -> None:
+    """Write everything below `path` of an archive as a tar stream. Raises borg's typed errors."""
+    argv = ["export-tar", f"{repository.location}::{archive}", "-", f"pp:{path}"]
+    repository.seconds += run_borg(repository.target, argv, output=output).seconds

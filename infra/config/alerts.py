@@ -65,6 +65,11 @@ class AlertsConfig(Section):
     silent: Duration = Field(
         default=timedelta(hours=3), description="A host of which no coverage came for so long is an alert."
     )
+    dead_run: Duration = Field(
+        default=timedelta(minutes=10),
+        ge=timedelta(minutes=1),
+        description="A run of which no heartbeat (one every 30 s) came for so long is made Crashed, which is an alert.",
+    )
     repeat: Duration = Field(default=timedelta(days=1), description="What stays wrong is told again after this.")
     min_free: int = Field(
         default=10, ge=0, le=100, description="Percent of a local repository's file system below which is an alert."

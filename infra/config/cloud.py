@@ -1,5 +1,6 @@
 """Copies of a repository on a remote of rclone's."""
 
+import re
 from datetime import timedelta
 from typing import Annotated
 
@@ -9,6 +10,9 @@ from infra.config.fields import AbsolutePath, Duration, Seconds, Text
 from infra.config.section import Section
 
 _TAKEN = {"restore"}
+_RATE = r"(off|\d+(\.\d+)?([bkmgtp]i?b?)?)"
+_BANDWIDTH = re.compile(rf"{_RATE}(:{_RATE})?|(([a-z]{{3}}-)?\d\d:\d\d,{_RATE}(:{_RATE})?(\s+|$))+", re.IGNORECASE)
+_LONGEST_DAYS = 36500
 
 
 def _remote(value: str) -> str:
@@ -16,6 +20,12 @@ def _remote(value: str) -> str:
     if not colon or not name or name.startswith("-") or not path.strip("/"):
         raise ValueError("must be a remote of rclone.conf and a folder of its own there, such as s3:bucket/vmborg")
     return value.rstrip("/")
+
+
+def _bandwidth(value: str) -> str:
+    if not _BANDWIDTH.fullmatch(value):
+        raise ValueError("must be a rate such as 10M, or a timetable such as `08:00,2M 22:00,off`")
+    return value
 
 
 def _cloud_name(name: str) -> str:
@@ -35,12 +45,14 @@ class CloudConfig(Section):
         description="The remote of rclone and a folder of its own there.", examples=["s3:bucket/vmborg"]
     )
     config: AbsolutePath = Field(description="rclone's configuration, mode 0600.", examples=["/etc/vmborg/rclone.conf"])
-    bandwidth: Text | None = Field(
+    bandwidth: Annotated[Text, AfterValidator(_bandwidth)] | None = Field(
         default=None,
         description="rclone's --bwlimit: a rate such as 10M, or a timetable such as `08:00,2M 22:00,off`.",
         examples=["08:00,2M 22:00,off"],
     )
-    history_days: int = Field(default=30, ge=1, description="How long what a copy replaced or deleted is kept there.")
+    history_days: int = Field(
+        default=30, ge=1, le=_LONGEST_DAYS, description="How long what a copy replaced or deleted is kept there."
+    )
     check_age: Duration = Field(
         default=timedelta(days=8), description="No copy if the repository's last good check is older."
     )

@@ -71,8 +71,13 @@ class DumpHost(Section):
     jump: JumpHost | None = Field(default=None, description="A host to go through.")
     connect_timeout: Seconds = Field(default=15, description="How long connecting and logging in may take each.")
     stall_timeout: Seconds = Field(default=300, description="A dump of which no byte comes for so long is given up.")
-    deadline: Seconds = Field(default=8 * 3600, description="How long one dump may take.")
+    deadline: Seconds = Field(
+        default=8 * 3600, description="How long one dump may take, and its archive in one repository."
+    )
     repository: str = Field(default="main", description="The repository, by its name above.")
+    replicas: tuple[Text, ...] = Field(
+        default=(), description="Further repositories that every archive is written to, each by itself."
+    )
     retention: Retention = Field(
         default_factory=lambda: Retention(daily=7, weekly=4, monthly=6),
         description="How many archives are kept. A rule that is not named here keeps none.",
@@ -88,6 +93,11 @@ class DumpHost(Section):
         description="For each source by its name: where the password of its database user is kept.",
     )
     sources: tuple[AnySource, ...] = Field(min_length=1, description="What is dumped; see docs/dumps.md.")
+
+    @property
+    def repositories(self) -> tuple[str, ...]:
+        """Every repository that an archive goes to: its own, then the replicas."""
+        return (self.repository, *self.replicas)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "DumpHost":

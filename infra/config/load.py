@@ -11,17 +11,9 @@ from typing import Any, cast, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from infra.config.models import (
-    Config,
-    RepositoryConfig,
-    SecretRef,
-    VmPolicy,
-    VmsConfig,
-    missing_passphrase,
-)
+from infra.config.models import Config, VmPolicy, VmsConfig
 from infra.config.nodes import Parsed, PathInFile, Problem, parse
-from infra.config.retention import Retention
-from infra.config.secret_ref import EXACTLY_ONE
+from infra.config.raw import TWICE, dump_mistakes, mapping, named_repositories, secret_mistakes
 from infra.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/vmborg/vmborg.yaml")
@@ -58,7 +50,7 @@ def check(text: str, *, name: str) -> Config:
             details = error.errors(include_url=False, include_context=True, include_input=True)
             problems += [_problem(detail, parsed) for detail in details]
         problems += _cross_check(data, parsed)
-        found = [*_secret_mistakes(data), *_keepless_dumps(data), *_contradictions(_what_is_right(data))]
+        found = [*secret_mistakes(data), *dump_mistakes(data), *_contradictions(_what_is_right(data))]
         problems += [Problem(parsed.line(path), path, text) for path, text in found]
     elif parsed.data is not None:
         problems.append(Problem(1, (), "must be a mapping (key: value), not a list or a single text"))
@@ -137,6 +129,11 @@ def _problem(detail: ErrorDetails, parsed: Parsed) -> Problem:
     match kind:
         case "extra_forbidden":
             text = "unknown key" + _suggestion(str(path[-1]), _known_keys(path[:-1]))
+        case "union_tag_invalid":
+            path, context = (*path, "kind"), detail.get("ctx", {})
+            text = f"must be one of {context.get('expected_tags', '')}"
+        case "union_tag_not_found":
+            path, text = (*path, "kind"), "is missing"
         case "missing":
             text = "is missing"
         case "model_type" | "model_attributes_type" | "dict_type":
@@ -189,32 +186,25 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(argument)
 
 
-def _mapping(data: Any, *keys: str) -> dict[str, Any]:
-    """The mapping at this place, empty if there is none: the models report what is wrong with it."""
-    for key in keys:
-        data = cast("dict[str, Any]", data).get(key) if isinstance(data, dict) else None
-    return cast("dict[str, Any]", data) if isinstance(data, dict) else {}
-
-
 def _cross_check(data: dict[str, Any], parsed: Parsed) -> list[Problem]:
     """What one section says about another; on the raw data, so that it is told together with the rest."""
-    repositories = _mapping(data, "repositories")
-    policies: dict[PathInFile, dict[str, Any]] = {("vms", "defaults"): _mapping(data, "vms", "defaults")}
-    for vm in _mapping(data, "vms", "overrides"):
-        policies["vms", "overrides", vm] = _mapping(data, "vms", "overrides", vm)
-    for copy in _mapping(data, "cloud"):
-        policies["cloud", copy] = {"repository": "main", **_mapping(data, "cloud", copy)}
-    for host in _mapping(data, "dumps", "hosts"):
-        policies["dumps", "hosts", host] = _mapping(data, "dumps", "hosts", host)
+    repositories = mapping(data, "repositories")
+    policies: dict[PathInFile, dict[str, Any]] = {("vms", "defaults"): mapping(data, "vms", "defaults")}
+    for vm in mapping(data, "vms", "overrides"):
+        policies["vms", "overrides", vm] = mapping(data, "vms", "overrides", vm)
+    for copy in mapping(data, "cloud"):
+        policies["cloud", copy] = {"repository": "main", **mapping(data, "cloud", copy)}
+    for host in mapping(data, "dumps", "hosts"):
+        policies["dumps", "hosts", host] = mapping(data, "dumps", "hosts", host)
     problems: list[Problem] = []
     for path, policy in policies.items():
-        for here, name in _named_repositories(path, policy):
+        for here, name in named_repositories(path, policy):
             if isinstance(name, str) and repositories and name not in repositories:
                 problem = f"there is no repository {name!r}" + _suggestion(name, list(repositories))
                 problems.append(Problem(parsed.line(here), here, problem))
     places: dict[str, str] = {}
     for name in repositories:
-        location = _mapping(repositories, name).get("location")
+        location = mapping(repositories, name).get("location")
         if not isinstance(location, str):
             continue
         other = places.setdefault(location.rstrip("/"), name)
@@ -224,46 +214,16 @@ def _cross_check(data: dict[str, Any], parsed: Parsed) -> list[Problem]:
     return problems
 
 
-def _named_repositories(path: PathInFile, policy: dict[str, Any]) -> Iterator[tuple[PathInFile, Any]]:
-    yield (*path, "repository"), policy.get("repository", None if "overrides" in path[:2] else "main")
-    replicas: Any = policy.get("replicas")
-    if isinstance(replicas, list):
-        for index, name in enumerate(cast("list[Any]", replicas)):
-            yield (*path, "replicas", index), name
-
-
-def _secret_mistakes(data: dict[str, Any]) -> Iterator[tuple[PathInFile, str]]:
-    """What the models say too, but only of a section in which nothing else is wrong."""
-    repositories = _mapping(data, "repositories")
-    for name in repositories:
-        settings = _mapping(repositories, name)
-        encryption = settings.get("encryption") or RepositoryConfig.model_fields["encryption"].default
-        bare = bool(settings) and isinstance(encryption, str) and settings.get("passphrase") is None
-        if bare and (problem := missing_passphrase(encryption)):
-            yield ("repositories", name), problem
-        forms = {key for key, value in _mapping(settings, "passphrase").items() if value is not None}
-        if len(forms & set(SecretRef.model_fields)) > 1:
-            yield ("repositories", name, "passphrase"), EXACTLY_ONE
-
-
-def _keepless_dumps(data: dict[str, Any]) -> Iterator[tuple[PathInFile, str]]:
-    for host in _mapping(data, "dumps", "hosts"):
-        written = _mapping(data, "dumps", "hosts", host, "retention")
-        with suppress(ValidationError):
-            if written and Retention.model_validate(written).keeps_nothing:
-                yield ("dumps", "hosts", host, "retention"), "keeps no archive at all"
-
-
 def _what_is_right(data: dict[str, Any]) -> Config:
     """The policies with every key that is right by itself, so that contradictions are told beside other mistakes."""
-    exclude = _mapping(data, "vms").get("exclude")
-    overrides = _mapping(data, "vms", "overrides")
+    exclude = mapping(data, "vms").get("exclude")
+    overrides = mapping(data, "vms", "overrides")
     vms = VmsConfig.model_construct(
-        defaults=_right_keys(_mapping(data, "vms", "defaults")),
+        defaults=_right_keys(mapping(data, "vms", "defaults")),
         exclude=tuple(each for each in cast("list[Any]", exclude) if isinstance(each, str))
         if isinstance(exclude, list)
         else (),
-        overrides={vm: _right_keys(_mapping(overrides, vm)) for vm in overrides},
+        overrides={vm: _right_keys(mapping(overrides, vm)) for vm in overrides},
     )
     return Config.model_construct(vms=vms)
 
@@ -293,6 +253,6 @@ def _policy_contradictions(policy: VmPolicy, written: set[str]) -> Iterator[tupl
     if "retention" in written and policy.retention.keeps_nothing:
         yield "retention", "keeps no archive at all"
     if written & {"repository", "replicas"} and len(set(policy.repositories)) != len(policy.repositories):
-        yield "replicas", "names a repository twice, or the one that the archives go to anyway"
+        yield "replicas", TWICE
     if written & {"min_free", "min_free_start"} and policy.min_free_start < policy.min_free:
         yield "min_free_start", "must not be smaller than min_free: every copy would be given up at once"

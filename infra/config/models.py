@@ -182,7 +182,7 @@ class Config(Section):
         description="Dumps of databases, pulled over SSH. docs/design.md has the keys, docs/dumps.md the sources.",
         examples=[{"hosts": {"db01": EXAMPLE_HOST}}],
     )
-    retired: RetiredConfig = Field(default_factory=RetiredConfig, description="What is kept of VMs that are gone.")
+    retired: RetiredConfig = Field(default_factory=RetiredConfig, description="What is kept of what is gone.")
     check: CheckConfig = Field(default_factory=CheckConfig, description="How the health of repositories is checked.")
     cloud: dict[CloudName, CloudConfig] = Field(
         default_factory=dict[str, CloudConfig],

@@ -3,6 +3,8 @@
 The format (MongoDB Database Tools, package archive): four bytes of magic; the prelude, which is a header document, one
 document for each collection, and a terminator; then blocks, each a document {db, collection, EOF, CRC}, documents, and
 a terminator. Every collection that the prelude names ends with a block whose EOF is true. A terminator is four 0xFF.
+The blocks of a time series bear the name of its buckets (before MongoDB 8.3; mongodump.go asks the server's version),
+the prelude its own.
 """
 
 import os
@@ -18,6 +20,8 @@ _SMALLEST, _LARGEST = 5, 48 * 1024 * 1024  # of a BSON document; mongod's own li
 _STRING, _BOOLEAN = 2, 8
 _FIXED = {0x01: 8, 0x07: 12, 0x08: 1, 0x09: 8, 0x0A: 0, 0x10: 4, 0x11: 8, 0x12: 8, 0x13: 16, 0xFF: 0, 0x7F: 0}
 
+_TIME_SERIES, _BUCKETS = "timeseries", "system.buckets."
+
 Namespace = tuple[str, str]
 
 
@@ -29,21 +33,25 @@ def require_whole(path: Path) -> None:
             ended = _blocks(file, os.fstat(file.fileno()).st_size)
     except (ValueError, struct.error) as error:
         raise _broken(str(error)) from error
-    missing = announced - ended
+    missing = sorted(name for name, blocks in announced.items() if not blocks & ended)
     if missing:
-        names = ", ".join(".".join(name) for name in sorted(missing)[:5])
+        names = ", ".join(".".join(name) for name in missing[:5])
         raise _broken(f"{len(missing)} collections have no end, among them {names}")
 
 
-def _prelude(file: BinaryIO) -> set[Namespace]:
+def _prelude(file: BinaryIO) -> dict[Namespace, set[Namespace]]:
+    """Each collection that is announced, and the names that its blocks may bear."""
     if file.read(4) != MAGIC:
         raise ValueError("it does not begin with mongodump's magic number")
     if _document(file) is None:
         raise ValueError("it has no header")
-    found: set[Namespace] = set()
+    found: dict[Namespace, set[Namespace]] = {}
     while (document := _document(file)) is not None:
         fields = _scalars(document)
-        found.add((str(fields.get("db", "")), str(fields.get("collection", ""))))
+        database, name = str(fields.get("db", "")), str(fields.get("collection", ""))
+        found[database, name] = {(database, name)}
+        if fields.get("type") == _TIME_SERIES:
+            found[database, name].add((database, f"{_BUCKETS}{name}"))
     return found
 
 

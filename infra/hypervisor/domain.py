@@ -25,6 +25,7 @@ logger = logging.getLogger("vmborg.hypervisor")
 T = TypeVar("T")
 
 _STATES = {1: DomainState.RUNNING, 3: DomainState.PAUSED, 5: DomainState.SHUT_OFF}
+_KEEP, _DROP = codes.Undefine.KEEP_NVRAM | codes.Undefine.KEEP_TPM, codes.Undefine.NVRAM | codes.Undefine.TPM
 _UNDEFINE = codes.Undefine.MANAGED_SAVE | codes.Undefine.SNAPSHOTS_METADATA | codes.Undefine.CHECKPOINTS_METADATA
 
 
@@ -74,6 +75,11 @@ class Domain:
     def state_reason(self) -> int:
         """The reason for its state, as libvirt's number: codes.PAUSED_IOERROR."""
         return self._read("Reading the state of", lambda raw: raw.state()[1])
+
+    def stopped_by_io(self) -> bool:
+        """Whether qemu paused it because a disk gave an error, such as a file system that is full."""
+        state = self._read("Reading the state of", lambda raw: raw.state())
+        return _STATES.get(state[0]) is DomainState.PAUSED and state[1] == codes.PAUSED_IOERROR
 
     def persistent(self) -> bool:
         """Whether it has a definition that outlives its shut-off."""
@@ -210,8 +216,6 @@ class Domain:
             for mountpoint, device, kind, disks in found
         )
 
-    # ------------------------------------------------------------------------------------------------- acting
-
     def snapshot(self, xml: str) -> None:
         """Take one external snapshot of the disks named in `xml`: all or none, and no metadata is kept."""
         flags = codes.Snapshot.DISK_ONLY | codes.Snapshot.ATOMIC | codes.Snapshot.NO_METADATA
@@ -293,7 +297,4 @@ class Domain:
 
         Else libvirt deletes the NVRAM file and, since 8.9, the TPM state.
         """
-        keep = codes.Undefine.KEEP_NVRAM | codes.Undefine.KEEP_TPM
-        drop = codes.Undefine.NVRAM | codes.Undefine.TPM
-        flags = _UNDEFINE | (keep if keep_nvram else drop)
-        self._act("Undefining", lambda raw: raw.undefineFlags(flags))
+        self._act("Undefining", lambda raw: raw.undefineFlags(_UNDEFINE | (_KEEP if keep_nvram else _DROP)))

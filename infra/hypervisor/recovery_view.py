@@ -151,6 +151,6 @@ def _stopped_by_io(domain: Domain | None) -> bool:
     if domain is None:
         return False
     try:
-        return domain.state() is DomainState.PAUSED and domain.state_reason() == codes.PAUSED_IOERROR
+        return domain.stopped_by_io()
     except DomainNotFound:
         return False

@@ -2,20 +2,23 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from infra.borg.client import Repository
+from infra.borg.client import ArchiveInfo, Repository
 from infra.borg.messages import PercentProgress
 from infra.borg.upkeep import check_everything, check_segments
 from infra.config.models import Config
 from infra.errors import ArchiveIncomplete, RepositoryDamaged, StorageError, VmborgError
 from infra.errors_upkeep import KeyMismatch
-from tasks.catalogue import VmArchive, vm_archives
+from tasks.catalogue import vm_archives
+from tasks.checking.dumps import read_dump_sample
 from tasks.checking.sample import Sample, read_sample
+from tasks.dumps.catalogue import dump_archives
 from tasks.initialise import export_key
 from tasks.repositories import open_repository
+from tasks.retention.sources import dump_id
 from tasks.upkeep import facts_of, moment, remember, stamp
 
 logger = logging.getLogger("vmborg.check")
@@ -89,27 +92,37 @@ def check_storage(
 
 
 def sample_archives(config: Config, name: str, *, now: datetime) -> tuple[Sample, ...]:
-    """Read the newest good archive of the sources that were not read for the longest time.
+    """Read the newest finished archive of the VMs and dump hosts that were not read for the longest time.
 
     Raises ArchiveIncomplete, ManifestError, RepositoryDamaged and other errors of borg's; the outcome is remembered.
     """
     repository = open_repository(config, name)
     done: dict[str, str] = dict(facts_of(config.state, name).get("sampled", {}))
-    newest: dict[str, VmArchive] = {}
-    for archive in vm_archives(name, repository.archives()):
-        if archive.finished:
-            newest[archive.uuid] = archive
+    newest = _newest(name, repository.archives())
     samples: list[Sample] = []
-    for archive in sorted(newest.values(), key=lambda each: (done.get(each.uuid, ""), each.vm))[: config.check.samples]:
-        logger.info("reading %s back", archive.archive)
+    for source in sorted(newest, key=lambda each: (done.get(each, ""), newest[each][0]))[: config.check.samples]:
+        archive, read = newest[source]
+        logger.info("reading %s back", archive)
         try:
-            samples.append(read_sample(repository, archive.archive))
+            samples.append(read(repository, archive))
         except (ArchiveIncomplete, RepositoryDamaged) as error:
             _remember_damage(config, name, error, now)
             raise
-        done[archive.uuid] = stamp(now)
-    remember(config.state, name, sampled={uuid: when for uuid, when in done.items() if uuid in newest})
+        done[source] = stamp(now)
+    remember(config.state, name, sampled={source: when for source, when in done.items() if source in newest})
     return tuple(samples)
+
+
+def _newest(name: str, infos: Sequence[ArchiveInfo]) -> dict[str, tuple[str, Callable[[Repository, str], Sample]]]:
+    """The newest finished archive of each source, and what reads it; `infos` are the oldest first."""
+    found: dict[str, tuple[str, Callable[[Repository, str], Sample]]] = {}
+    for vm in vm_archives(name, infos):
+        if vm.finished:
+            found[vm.uuid] = (vm.archive, read_sample)
+    for dump in dump_archives(name, infos):
+        if dump.finished:
+            found[dump_id(dump.host, dump.hypervisor)] = (dump.archive, read_dump_sample)
+    return found
 
 
 def _remember_damage(config: Config, name: str, error: VmborgError, now: datetime) -> None:

@@ -5,13 +5,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
-from infra.borg.client import CreateResult
+from infra.borg.client import Repository
 from infra.borg.comment import render_comment
 from infra.borg.names import UNFINISHED, dump_glob
 from infra.borg.plain_files import create_files
 from infra.dumps.manifest import FILE, DumpedSource, DumpManifest
 from infra.dumps.tree import CONTENT
-from infra.errors import ArchiveIncomplete, ArchiveNotFound, RepositoryLocked, VmborgError
+from infra.errors import (
+    ArchiveIncomplete,
+    ArchiveNotFound,
+    RepositoryLocked,
+    RepositoryUnreachable,
+    VmborgError,
+)
+from tasks.destinations import ArchiveFigures, RepositoryResult
 from tasks.dumps.job import DumpJob
 from tasks.policy import step
 from tasks.progress import Progress, tell
@@ -26,29 +33,32 @@ class DumpResult:
     """One host's pull, as `vmborg dumps pull --json` prints it. Sizes in bytes, times in seconds."""
 
     host: str
-    repository: str
+    repository: str  # the first that has it; `stored` is of this one
     archive: str  # "" when nothing new came
     size: int  # of all dumps in the tree
     stored: int  # new in the repository
     borg_seconds: float
     sources: tuple[DumpedSource, ...] = field(default=())
+    repositories: tuple[RepositoryResult, ...] = ()  # all that it was to go to
+    unexpected: str = ""  # what is unexpected about the amount of new data
 
     @property
     def partial(self) -> bool:
-        """Whether something that was wanted is missing or old."""
-        return not all(source.good for source in self.sources)
+        """Whether something that was wanted is missing or old, or a repository has no archive."""
+        return bool(self.problems) or not all(source.good for source in self.sources)
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What failed, a line each."""
-        return tuple(problem for source in self.sources for problem in source.problems)
+        lacking = [f"not in {each.repository}: {each.error['brief']}" for each in self.repositories if each.error]
+        return (*(problem for source in self.sources for problem in source.problems), *lacking)
 
 
 @step("repository", retries=True)
-def open_first(job: DumpJob) -> None:
-    """See that the repository opens, before hours of dumps are pulled for it. Raises borg's typed errors."""
+def open_first(job: DumpJob, repository: Repository) -> None:
+    """See that a repository opens, before hours of dumps are pulled for it. Raises borg's typed errors."""
     try:
-        job.repository.probe()
+        repository.probe()
     except RepositoryLocked as error:  # it may be free when the dumps are there
         logger.info("%s: %s", job.name, error.brief)
 
@@ -69,29 +79,39 @@ def keep_tree(job: DumpJob, sources: Sequence[DumpedSource]) -> DumpManifest:
 
 
 @step("archive", retries=True)
-def archive_tree(job: DumpJob, manifest: DumpManifest) -> CreateResult:
+def archive_tree(job: DumpJob, manifest: DumpManifest, repository: Repository) -> ArchiveFigures:
     """Store the tree under an unfinished name, compare what borg stored with the manifest, name the archive.
 
-    Raises ArchiveIncomplete (nothing is left in the repository then), and borg's typed errors.
+    A repository that hangs is given up at the host's `deadline`. Raises ArchiveIncomplete (nothing is left in the
+    repository then), and borg's typed errors.
     """
-    _drop_unfinished(job)
+    _drop_unfinished(job, repository)
     tell(Progress(job.name, 0, 0, "storing the dumps"))
     path = f"{job.tree.latest}/./{CONTENT}"
     try:
         created = create_files(
-            job.repository,
+            repository,
             job.unfinished_archive,
             path,
             comment=render_comment(_comment(job, manifest)),
             files_cache_suffix=f"dump.{job.name}".replace("/", "_"),
+            timeout=job.host.deadline,
         )
-        _verify(job, manifest)
-    except VmborgError:
-        _drop_unfinished(job)
+        _verify(job, manifest, repository)
+    except RepositoryUnreachable:  # it would not answer this either
         raise
-    job.repository.rename(job.unfinished_archive, job.archive)
+    except VmborgError:
+        _drop_unfinished(job, repository)
+        raise
+    repository.rename(job.unfinished_archive, job.archive)
     logger.info("archive %s: %d bytes, %d stored", job.archive, created.original_size, created.deduplicated_size)
-    return created
+    return ArchiveFigures(
+        archive=job.archive,
+        disks=(),
+        original=created.original_size,
+        stored=created.deduplicated_size,
+        seconds=created.seconds,
+    )
 
 
 def _comment(job: DumpJob, manifest: DumpManifest) -> dict[str, str]:
@@ -107,8 +127,8 @@ def _comment(job: DumpJob, manifest: DumpManifest) -> dict[str, str]:
     }
 
 
-def _verify(job: DumpJob, manifest: DumpManifest) -> None:
-    items = {item.path: item.size for item in job.repository.items(job.unfinished_archive)}
+def _verify(job: DumpJob, manifest: DumpManifest, repository: Repository) -> None:
+    items = {item.path: item.size for item in repository.items(job.unfinished_archive)}
     wrong = [] if f"{CONTENT}/{FILE}" in items else ["no manifest"]
     for source in manifest.sources:
         for dump in source.dumps:
@@ -123,12 +143,12 @@ def _verify(job: DumpJob, manifest: DumpManifest) -> None:
         )
 
 
-def _drop_unfinished(job: DumpJob) -> None:
+def _drop_unfinished(job: DumpJob, repository: Repository) -> None:
     """Delete what pulls of this host left whose run died before its archive was verified."""
     try:
-        found = job.repository.archives(dump_glob(job.name))
+        found = repository.archives(dump_glob(job.name))
         # Another hypervisor may pull a host of the same name into the same repository now.
         ours = [each for each in found if each.comment.get("host") == job.config.hypervisor.name]
-        job.repository.delete([each.name for each in ours if each.name.endswith(UNFINISHED)])
+        repository.delete([each.name for each in ours if each.name.endswith(UNFINISHED)])
     except ArchiveNotFound:
         return

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from infra.borg.client import Repository
 from infra.borg.names import dump_archive_name, unfinished
 from infra.config.dumps import DumpHost
 from infra.config.models import Config
@@ -17,9 +16,9 @@ from infra.dumps.tree import Tree
 from infra.errors import DomainBusy, DumpBusy, DumpIncomplete, ManifestError
 from infra.journal.locks import domain_lock
 from infra.ssh.endpoint import Endpoint
+from tasks.destinations import Destinations, open_all
 from tasks.dumps.hosts import endpoint, find_host, password_of
 from tasks.job import load_config
-from tasks.repositories import open_repository
 
 logger = logging.getLogger("vmborg.dumps")
 
@@ -32,7 +31,7 @@ class DumpJob:
     name: str
     host: DumpHost
     endpoint: Endpoint
-    repository: Repository
+    destinations: Destinations  # that of the host's `repository` first, then the replicas
     tree: Tree
     previous: DumpManifest | None
     started: datetime
@@ -92,7 +91,7 @@ def dump_job(host: str, config_path: str | None, *, accept_smaller: bool = False
             name=host,
             host=settings,
             endpoint=endpoint(config, host),
-            repository=open_repository(config, settings.repository),
+            destinations=open_all(config, settings),
             tree=tree,
             previous=_previous(tree),
             started=datetime.now(UTC).replace(microsecond=0),

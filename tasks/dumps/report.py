@@ -1,28 +1,39 @@
 """What a pull leaves behind for people: a table in the dashboard and an event for automations."""
 
+import logging
+
 from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
-from infra.borg.client import CreateResult
 from infra.dumps.manifest import DumpManifest
+from infra.errors import JournalError
+from tasks.destinations import ArchiveFigures, Destinations, repository_result, seconds_in_borg
 from tasks.dumps.archive import DumpResult
 from tasks.dumps.job import DumpJob
+from tasks.growth import dump_key, record
 from tasks.policy import step
 from tasks.report import ARCHIVE_CREATED
 from tasks.units import size
 
+logger = logging.getLogger("vmborg.dumps")
+
 
 @step("report")
-def publish(job: DumpJob, manifest: DumpManifest, created: CreateResult | None) -> DumpResult:
+def publish(job: DumpJob, manifest: DumpManifest, destinations: Destinations) -> DumpResult:
     """Write the run's table artifact; emit the event `vmborg.archive.created` if there is a new archive."""
+    created = next(((each.name, each.figures) for each in destinations if each.figures is not None), None)
+    repository, figures = created or (job.host.repository, None)
     result = DumpResult(
         host=job.name,
-        repository=job.host.repository,
-        archive=job.archive if created else "",
+        repository=repository,
+        archive=job.archive if figures else "",
         size=manifest.size,
-        stored=created.deduplicated_size if created else 0,
-        borg_seconds=round(job.repository.seconds, 3),
+        stored=figures.stored if figures else 0,
+        borg_seconds=seconds_in_borg(destinations),
         sources=manifest.sources,
+        repositories=tuple(repository_result(each) for each in destinations),
+        # What is new to a replica says nothing about what is usual: its history is another one.
+        unexpected=_growth(job, figures) if figures and repository == job.host.repository else "",
     )
     create_table_artifact(
         key="dump-result",
@@ -36,9 +47,9 @@ def publish(job: DumpJob, manifest: DumpManifest, created: CreateResult | None) 
             }
             for source in result.sources
         ],
-        description="\n\n".join([f"Dumps of **{job.name}**: `{result.archive or 'no new archive'}`", *result.problems]),
+        description="\n\n".join(_lines(result)),
     )
-    if created:
+    if result.archive:
         emit_event(
             event=ARCHIVE_CREATED,
             resource={
@@ -48,3 +59,30 @@ def publish(job: DumpJob, manifest: DumpManifest, created: CreateResult | None) 
             payload={"archive": result.archive, "partial": result.partial},
         )
     return result
+
+
+def _lines(result: DumpResult) -> list[str]:
+    lines = [f"Dumps of **{result.host}**: `{result.archive or 'no new archive'}`", *result.problems]
+    there = [each.repository for each in result.repositories if each.stored is not None]
+    lines += [f"It is in {', '.join(f'`{name}`' for name in there)}."] if len(there) > 1 else []
+    return lines + ([f"**Unexpected growth:** {result.unexpected}"] if result.unexpected else [])
+
+
+def _growth(job: DumpJob, figures: ArchiveFigures) -> str:
+    """Judge the amount of new data; a verdict that cannot be kept does not spoil a good archive."""
+    try:
+        said = record(
+            job.config.state,
+            job.config.check,
+            source=dump_key(job.name),
+            name=job.name,
+            archive=figures.archive,
+            stored=figures.stored,
+            when=job.started,
+        )
+    except JournalError as error:
+        logger.warning("the growth of %s is not known: %s", job.name, error.brief)
+        return ""
+    if said:
+        logger.warning("unexpected growth of %s: %s", job.name, said)
+    return said

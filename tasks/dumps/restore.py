@@ -25,7 +25,7 @@ from infra.ssh.connection import connect
 from tasks.catalogue import read_catalogue
 from tasks.dumps.catalogue import DumpArchive
 from tasks.dumps.hosts import endpoint, find_host, password_of
-from tasks.repositories import open_repository
+from tasks.repositories import open_repository, repository_names
 
 logger = logging.getLogger("vmborg.dumps")
 
@@ -49,20 +49,33 @@ class Login:
     key: Path | None = None
 
 
-def open_archive(config: Config, host: str, archive: str | None) -> Opened:
-    """The archive of this name, or the newest finished one of the host.
+def open_archive(config: Config, host: str, archive: str | None, *, repository: str | None = None) -> Opened:
+    """The archive of this name, or the newest finished one of the host, in the repository named or in any.
 
-    Raises ArchiveNotFound, ManifestError, and borg's typed errors.
+    Of one archive in several repositories that in the host's own is taken. A replica is taken by itself only when that
+    one answers: the newest there may be older. Raises ArchiveNotFound, ManifestError, UsageError (no such repository),
+    and borg's typed errors.
     """
-    found = _choose(config, host, archive)
-    repository = open_repository(config, found.repository)
-    text = repository.extract_stdout(found.archive, f"{CONTENT}/{FILE}")
-    return Opened(repository, found.archive, parse(text))
+    found = _choose(config, host, archive, repository)
+    opened = open_repository(config, found.repository)
+    text = opened.extract_stdout(found.archive, f"{CONTENT}/{FILE}")
+    return Opened(opened, found.archive, parse(text))
 
 
-def _choose(config: Config, host: str, archive: str | None) -> DumpArchive:
-    catalogue = read_catalogue(config)
+def _choose(config: Config, host: str, archive: str | None, repository: str | None) -> DumpArchive:
+    if repository is not None:
+        repository_names(config, repository)
+    catalogue = read_catalogue(config, only=repository)
+    known = config.dumps.hosts.get(host)
+    own = known.repository if known else ""
+    if known and not repository and own in catalogue.failures:
+        error = catalogue.failures[own]
+        if known.replicas:
+            error.remedy += f" Or restore from a replica: --repository {known.replicas[0]}."
+        raise error
     mine = [each for each in catalogue.dumps if each.host == host or (not host and each.archive == archive)]
+    if archive is None:  # another hypervisor may pull another host under this name
+        mine = [each for each in mine if each.hypervisor in {config.hypervisor.name, ""}] or mine
     wanted = [each for each in mine if each.finished and archive in {None, each.archive}]
     if not wanted:
         raise ArchiveNotFound(
@@ -71,7 +84,7 @@ def _choose(config: Config, host: str, archive: str | None) -> DumpArchive:
             + (f"; not read: {', '.join(catalogue.failures)}" if catalogue.failures else ""),
             remedy="See `vmborg dumps list`.",
         )
-    return wanted[-1]
+    return max(reversed(wanted), key=lambda each: (each.time, each.repository == own))
 
 
 def find_dump(opened: Opened, source: str, database: str | None, *, users: bool) -> Dump:

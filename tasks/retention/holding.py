@@ -1,25 +1,28 @@
-"""Hold an archive, release it, list holds; list and forget retired VMs. Plain functions: they need no Prefect."""
+"""Hold an archive, release it, list holds; list and forget retired sources. Plain functions: they need no Prefect."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from infra.borg.client import Repository
 from infra.borg.marks import set_mark
 from infra.borg.peek import peek_archives
 from infra.borg.upkeep import compact
 from infra.config.models import Config
-from infra.errors import ArchiveNotFound, UsageError
+from infra.errors import ArchiveNotFound, UsageError, VmborgError
 from infra.errors_upkeep import ArchiveHeld, NotMaintainer, NotRetired
 from infra.retention.holds import HOLD, Mark, held_names, mark_facts, mark_name
 from infra.retention.retired import Stage
 from tasks.repositories import open_repository
 from tasks.retention.outlook import SourcePlan, View
 from tasks.retention.run import forbidden, look
-from tasks.retention.sources import Holding, read_holding
+from tasks.retention.sources import DUMP, Holding, read_holding
 
 logger = logging.getLogger("vmborg.hold")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,9 @@ class Gone:
     """A retired source in one repository."""
 
     repository: str
+    kind: str  # vm or dump
     name: str
-    uuid: str
+    id: str  # a VM's UUID, or `dump.NAME@HYPERVISOR`
     owner: str
     stage: Stage
     since: datetime | None
@@ -79,39 +83,57 @@ def release(config: Config, archive: str) -> list[Held]:
     return ended
 
 
-def holds(config: Config, now: datetime) -> list[Held]:
-    """Every hold that has not ended. Raises BorgError's subtypes."""
-    return [
-        _held(name, mark) for name, _, holding in _repositories(config) for mark in holding.marks if mark.holds(now)
-    ]
+def holds(config: Config, now: datetime) -> tuple[list[Held], dict[str, VmborgError]]:
+    """Every hold that has not ended; and why repositories could not be read, by name."""
+
+    def held(name: str) -> list[Held]:
+        marks = read_holding(name, peek_archives(open_repository(config, name))).marks
+        return [_held(name, mark) for mark in marks if mark.holds(now)]
+
+    return _everywhere(config, held)
 
 
-def gone(config: Config, view: View) -> list[Gone]:
-    """Every source that is retired, thinned or to be forgotten. Raises BorgError's subtypes."""
-    found: list[Gone] = []
-    for name in config.repositories:
+def gone(config: Config, view: View) -> tuple[list[Gone], dict[str, VmborgError]]:
+    """Every source that is retired, thinned or to be forgotten; and why repositories could not be read, by name."""
+
+    def retired(name: str) -> list[Gone]:
         _, outlook = look(config, name, view, patient=False)
-        found += [_gone(name, source) for source in outlook.sources if source.stage is not Stage.ACTIVE]
-    return found
+        return [_gone(name, source) for source in outlook.sources if source.stage is not Stage.ACTIVE]
+
+    return _everywhere(config, retired)
 
 
-def forget(config: Config, vm: str, view: View) -> list[str]:
-    """Delete every archive of a retired VM; the archives that are gone now.
+def _everywhere(config: Config, found_in: Callable[[str], list[T]]) -> tuple[list[T], dict[str, VmborgError]]:
+    """What is found in every repository; one that cannot be read does not hide the others."""
+    found: list[T] = []
+    failures: dict[str, VmborgError] = {}
+    for name in config.repositories:
+        try:
+            found += found_in(name)
+        except VmborgError as error:
+            failures[name] = error
+    return found, failures
+
+
+def forget(config: Config, wanted: str, view: View) -> list[str]:
+    """Delete every archive of a retired source, by its name or id; the archives that are gone now.
 
     Raises NotRetired (it is not gone, or there are two of this name), ArchiveHeld, NotMaintainer (this host must not
     delete there), and BorgError's subtypes. Nothing is deleted then.
     """
     plans: list[tuple[str, Repository, SourcePlan, list[str]]] = []
+    held: set[str] = set()
     for name in config.repositories:
         repository, outlook = look(config, name, view, patient=True)
         marks = read_holding(name, repository.archives()).marks
         for source in outlook.sources:
-            if vm in (source.name, source.id):
-                _require_forgettable(config, name, source, held_names(marks, view.now))
-                spent = [mark.archive for mark in marks if mark.subject == source.id]
-                plans.append((name, repository, source, spent))
+            if wanted in (source.name, source.id):
+                plans.append((name, repository, source, [mark.archive for mark in marks if mark.subject == source.id]))
+                held |= held_names(marks, view.now)
     if len({source.id for _, _, source, _ in plans}) != 1:
-        raise _not_one(vm, sorted({source.id for _, _, source, _ in plans}))
+        raise _not_one(wanted, sorted({source.id for _, _, source, _ in plans}))
+    for name, _, source, _ in plans:
+        _require_forgettable(config, name, source, held)
     deleted: list[str] = []
     for _, repository, source, spent in plans:
         names = [each.archive.name for each in source.decisions]
@@ -124,10 +146,11 @@ def forget(config: Config, vm: str, view: View) -> list[str]:
 
 def _require_forgettable(config: Config, repository: str, source: SourcePlan, held: set[str]) -> None:
     if source.stage is Stage.ACTIVE:
+        kind, end = ("dump host", "Take it out of `dumps.hosts`") if source.kind == DUMP else ("VM", "Undefine the VM")
         raise NotRetired(
-            f"The VM {source.name!r} is not retired; its archives stay.",
+            f"The {kind} {source.name!r} is not retired; its archives stay.",
             evidence=f"repository {repository}: its owner {source.owner or '(unknown)'} has not called it gone",
-            remedy="Undefine the VM, and run `vmborg prune` on its owner first.",
+            remedy=f"{end}, and run `vmborg prune` on its owner first.",
         )
     pinned = [each.archive.name for each in source.decisions if each.archive.name in held]
     if pinned:
@@ -156,7 +179,16 @@ def _held(repository: str, mark: Mark) -> Held:
 
 
 def _gone(repository: str, source: SourcePlan) -> Gone:
-    return Gone(repository, source.name, source.id, source.owner, source.stage, source.since, len(source.decisions))
+    return Gone(
+        repository=repository,
+        kind=source.kind,
+        name=source.name,
+        id=source.id,
+        owner=source.owner,
+        stage=source.stage,
+        since=source.since,
+        archives=len(source.decisions),
+    )
 
 
 def _no_archive(archive: str) -> ArchiveNotFound:
@@ -167,11 +199,15 @@ def _no_archive(archive: str) -> ArchiveNotFound:
     )
 
 
-def _not_one(vm: str, ids: list[str]) -> NotRetired:
+def _not_one(wanted: str, ids: list[str]) -> NotRetired:
     if ids:
         return NotRetired(
-            f"There are several VMs {vm!r}.", evidence="\n".join(ids), remedy="Name the UUID instead, in both places."
+            f"Several VMs or dump hosts are called {wanted!r}.",
+            evidence="\n".join(ids),
+            remedy="Name one of these ids instead, in both places.",
         )
     return NotRetired(
-        f"There is no retired VM {vm!r}.", evidence="no repository has archives of it", remedy="See `vmborg retire`."
+        f"There is no retired VM or dump host {wanted!r}.",
+        evidence="no repository has archives of it",
+        remedy="See `vmborg retire`.",
     )

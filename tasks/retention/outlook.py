@@ -9,7 +9,16 @@ from infra.config.models import Config
 from infra.config.retention import Retention
 from infra.retention.holds import RETIRED, Mark, held_names, mark_facts, mark_name, spent_marks
 from infra.retention.plan import Decision, forget_source, keep_source, plan_source, thin_source
-from infra.retention.retired import RetiredPolicy, Sight, Stage, is_back, may_retire, stage
+from infra.retention.retired import (
+    RetiredPolicy,
+    Sight,
+    Stage,
+    host_is_back,
+    is_back,
+    may_retire,
+    may_retire_host,
+    stage,
+)
 from infra.retention.rules import KeepRules
 from tasks.catalogue import VM
 from tasks.retention.sources import DUMP, Holding, SourceArchives
@@ -68,7 +77,7 @@ def plan_repository(config: Config, holding: Holding, view: View) -> Outlook:
             undone += [mark.archive for mark in marks]
         elif not marks:
             facts = mark_facts(RETIRED, source.id, host=view.sight.hypervisor)
-            new_marks.append((mark_name(RETIRED, source.id, view.now), facts | {"vm": source.name}))
+            new_marks.append((mark_name(RETIRED, source.id, view.now), facts | {"source": source.name}))
         sources.append(plan)
     spent = spent_marks(holding.marks, holding.names, view.now)
     together = _recovery_points(holding, sources)
@@ -120,16 +129,26 @@ def _policy(config: Config, source: SourceArchives, view: View) -> Retention | N
 
 def _stage(config: Config, source: SourceArchives, marks: list[Mark], view: View) -> tuple[Stage, datetime | None]:
     finished = [each.time for each in source.archives if each.finished]
-    if source.kind != VM or not finished or is_back(view.sight, source.id):
+    if not finished or _is_back(source, view.sight):
         return Stage.ACTIVE, None
     newest = max(finished)
     # An archive newer than a mark undid it; the first mark after the newest archive tells since when it is gone.
     valid = [mark.time for mark in marks if mark.time >= newest]
     if valid:
         return stage(valid[0], newest=newest, policy=retired_policy(config), now=view.now), valid[0]
-    if may_retire(view.sight, uuid=source.id, vm=source.name, owner=source.owner):
-        return Stage.RETIRED, view.now
-    return Stage.ACTIVE, None
+    return (Stage.RETIRED, view.now) if _is_gone(source, view.sight) else (Stage.ACTIVE, None)
+
+
+def _is_back(source: SourceArchives, sight: Sight) -> bool:
+    if source.kind == VM:
+        return is_back(sight, source.id)
+    return host_is_back(sight, host=source.name, owner=source.owner)
+
+
+def _is_gone(source: SourceArchives, sight: Sight) -> bool:
+    if source.kind == VM:
+        return may_retire(sight, uuid=source.id, vm=source.name, owner=source.owner)
+    return may_retire_host(sight, host=source.name, owner=source.owner)
 
 
 def keep_rules(policy: Retention) -> KeepRules:

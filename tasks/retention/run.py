@@ -25,15 +25,15 @@ logger = logging.getLogger("vmborg.prune")
 
 
 def look_around(config: Config, now: datetime) -> View:
-    """What libvirt says of this host's VMs; a libvirt that does not answer retires nothing."""
-    configured = frozenset(config.vms.overrides)
+    """What libvirt says of this host's VMs, and what dump hosts it has; a libvirt that is silent retires no VM."""
+    configured, dump_hosts = frozenset(config.vms.overrides), frozenset(config.dumps.hosts)
     try:
         with Hypervisor.open(config.hypervisor.uri) as hypervisor:
             names = {domain.uuid: _name(domain) for domain in hypervisor.domains()}
     except HypervisorError as error:
         logger.warning("libvirt does not answer, so no VM is retired: %s", error.brief)
-        return View(Sight(config.hypervisor.name, None, configured), {}, now)
-    sight = Sight(config.hypervisor.name, frozenset(names), configured)
+        return View(Sight(config.hypervisor.name, None, configured, dump_hosts), {}, now)
+    sight = Sight(config.hypervisor.name, frozenset(names), configured, dump_hosts)
     return View(sight, {uuid: name for uuid, name in names.items() if name}, now)
 
 
@@ -85,11 +85,11 @@ def _mark(repository: Repository, outlook: Outlook, *, may_delete: bool) -> tupl
     """Remember which sources are gone, and forget that of those that are back."""
     for mark, facts in outlook.new_marks:
         set_mark(repository, mark, facts)
-        logger.info("%s is gone: retired from now on", facts["vm"])
+        logger.info("%s is gone: retired from now on", facts["source"])
     if outlook.undone_marks and may_delete:
         _delete(repository, list(outlook.undone_marks))
-    gone = tuple(f"{facts['vm']} is gone: retired from now on" for _, facts in outlook.new_marks)
-    return gone + (("a retired VM is back: its mark is removed",) if outlook.undone_marks else ())
+    gone = tuple(f"{facts['source']} is gone: retired from now on" for _, facts in outlook.new_marks)
+    return gone + (("a retired source is back: its mark is removed",) if outlook.undone_marks else ())
 
 
 def _delete(repository: Repository, names: list[str]) -> None:

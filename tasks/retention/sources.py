@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from infra.borg.client import ArchiveInfo
-from infra.borg.names import parse_archive_name
+from infra.borg.names import encode, parse_archive_name
 from infra.retention.holds import RETIRED, Mark, read_mark
 from infra.retention.plan import Archive
 from tasks.catalogue import VM, VmArchive, vm_archives
@@ -24,7 +24,7 @@ class SourceArchives:
     """One source in one repository."""
 
     kind: str  # vm or dump
-    id: str  # UUID (its first eight digits if no comment tells more), or the dump host's name
+    id: str  # UUID (its first eight digits if no comment tells more); of a dump host `dump.NAME@HYPERVISOR`
     name: str  # as in its newest archive
     owner: str  # the hypervisor that its newest archive names; "" if it names none
     archives: tuple[Archive, ...]  # oldest first
@@ -45,10 +45,15 @@ class Holding:
         """Every archive of every source."""
         return [archive.name for source in self.sources for archive in source.archives]
 
-    def retired(self, uuid: str) -> list[Mark]:
-        """The marks that call this source retired, oldest first."""
-        found = [mark for mark in self.marks if mark.kind == RETIRED and mark.subject == uuid]
+    def retired(self, source: str) -> list[Mark]:
+        """The marks that call the source with this id retired, oldest first."""
+        found = [mark for mark in self.marks if mark.kind == RETIRED and mark.subject == source]
         return sorted(found, key=lambda mark: mark.time)
+
+
+def dump_id(host: str, owner: str) -> str:
+    """What tells a dump host from every other source; no encoded name holds an `@`."""
+    return f"dump.{encode(host)}@{owner}"
 
 
 def read_holding(repository: str, infos: Iterable[ArchiveInfo]) -> Holding:
@@ -97,4 +102,6 @@ def _vm(uuid: str, found: list[tuple[VmArchive, Archive]]) -> SourceArchives:
 
 
 def _dump(host: str, owner: str, found: list[Archive]) -> SourceArchives:
-    return SourceArchives(DUMP, host, host, owner, tuple(sorted(found, key=lambda each: (each.time, each.name))))
+    in_order = tuple(sorted(found, key=lambda each: (each.time, each.name)))
+    # A VM may bear the same name, and so may the dump host of another hypervisor.
+    return SourceArchives(DUMP, dump_id(host, owner), host, owner, in_order)

@@ -1,6 +1,7 @@
 """What a Prefect server knows of runs, asked as its dashboard does: by its API alone."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -17,17 +18,21 @@ class Dashboard:
     """A server at `api` (PREFECT_API_URL)."""
 
     api: str
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])  # what lets us in
+
+    def _call(self, method: str, what: str, **more: Any) -> httpx.Response:
+        return httpx.request(method, f"{self.api}/{what}", timeout=30, headers=dict(self.headers), **more)
 
     def ask(self, what: str, **filters: Any) -> list[Row]:
         """Rows of `/WHAT/filter`."""
-        found: list[Row] = httpx.post(f"{self.api}/{what}/filter", json=filters, timeout=30).raise_for_status().json()
+        found: list[Row] = self._call("POST", f"{what}/filter", json=filters).raise_for_status().json()
         return found
 
     def delete(self, what: str) -> None:
         """Delete one thing by its path."""
 
         def answer() -> httpx.Response | None:
-            answered = httpx.delete(f"{self.api}/{what}", timeout=30)
+            answered = self._call("DELETE", what)
             return answered if answered.status_code != httpx.codes.SERVICE_UNAVAILABLE else None  # a busy SQLite
 
         wait_for(answer, timeout=60, what=f"an answer to DELETE {what}", interval=0.5).raise_for_status()
@@ -42,17 +47,24 @@ class Dashboard:
 
     def wait_run(self, name: str, *, after: int = 0) -> Row:
         """The flow run of this name that comes after so many others."""
-        return wait_for(lambda: self.runs(name)[after:], timeout=60, what=f"a run named {name}")[0]
+        return wait_for(lambda: self.runs(name)[after:], timeout=120, what=f"a run named {name}")[0]
 
     def run(self, run_id: str) -> Row:
         """One flow run."""
-        found: Row = httpx.get(f"{self.api}/flow_runs/{run_id}", timeout=30).raise_for_status().json()
+        found: Row = self._call("GET", f"flow_runs/{run_id}").raise_for_status().json()
         return found
+
+    def begin(self, deployment: str, **parameters: str) -> str:
+        """Start a run of FLOW/NAME, as a click in the dashboard does; returns its id."""
+        there: Row = self._call("GET", f"deployments/name/{deployment}").raise_for_status().json()
+        given = {"parameters": parameters}
+        answer = self._call("POST", f"deployments/{there['id']}/create_flow_run", json=given).raise_for_status()
+        return str(answer.json()["id"])
 
     def set_state(self, run_id: str, kind: str) -> None:
         """Put a run into a state, whatever it is doing."""
         wanted = {"state": {"type": kind}, "force": True}
-        httpx.post(f"{self.api}/flow_runs/{run_id}/set_state", json=wanted, timeout=30).raise_for_status()
+        self._call("POST", f"flow_runs/{run_id}/set_state", json=wanted).raise_for_status()
 
     def wait_state(self, run_id: str, state: str, *, timeout: float) -> Row:
         """The flow run once it is in this state (its type); fails at once when it ended in another one."""
@@ -76,7 +88,7 @@ class Dashboard:
     def history(self, task: Row) -> list[str]:
         """The names of all states that a task run went through."""
         query = {"task_run_id": task["id"]}
-        answer = httpx.get(f"{self.api}/task_run_states/", params=query, timeout=30).raise_for_status()
+        answer = self._call("GET", "task_run_states/", params=query).raise_for_status()
         return [state["name"] for state in answer.json()]
 
     def logs(self, run: Row) -> list[Row]:

@@ -5,8 +5,8 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,28 +26,83 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def running_server(home: Path) -> Iterator[str]:
-    """A server with its state in `home` for the length of the block; yields the value of PREFECT_API_URL."""
+def running_server(home: Path, *, port: int = 0) -> Iterator[str]:
+    """A server with its state in `home` for the length of the block; yields the value of PREFECT_API_URL.
+
+    It listens on loopback on a free port, on this one if it is free.
+    """
     shutil.copyfile(TEMPLATE, home / "prefect.db")  # `make setup` has done the migrations
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    environment = {
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
-        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "3",
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        "PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION": "60",  # tests kill runs and go on
-    }
-    command = [str(PREFECT), "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
-    log = home / "server.log"
-    with log.open("wb") as output, spawn(command, env=environment, stdout=output, stderr=output) as server:
-        url = f"http://127.0.0.1:{port}/api"
-        wait_for(lambda: _answers(server, url, log), timeout=120, what="the Prefect server")
-        yield url
+    server = PrefectServer(
+        home,
+        {
+            "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        },
+        port=port,
+    )
+    server.start()
+    try:
+        yield server.api
+    finally:
+        server.stop()
+
+
+class PrefectServer:
+    """A server on loopback, on this port if it is free; its state in `home`. Started, stopped, killed at will."""
+
+    def __init__(self, home: Path, settings: Mapping[str, str | None], *, port: int = 0) -> None:
+        self.port = _free_port(port)
+        self.api = f"http://127.0.0.1:{self.port}/api"
+        self.log = home / "server.log"
+        self._stack = ExitStack()
+        self._child: Child | None = None
+        self._environment = {
+            "DO_NOT_TRACK": "1",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_HOME": str(home),
+            "PREFECT_UI_API_URL": self.api,  # else its pages ask port 4200
+            "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+            "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "3",
+            "PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION": "60",  # tests kill runs and go on
+            **settings,
+        }
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._child is not None
+        return self._child.pid
+
+    def start(self) -> None:
+        """Start it and wait for its first answer."""
+        command = [str(PREFECT), "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        output = self._stack.enter_context(self.log.open("ab"))
+        # In a session of its own it does not get the Ctrl-C that is meant for whoever runs it.
+        server = spawn(command, env=self._environment, stdout=output, stderr=output, own_session=True)
+        self._child = child = self._stack.enter_context(server)
+        wait_for(lambda: _answers(child, self.api, self.log), timeout=120, what="the Prefect server")
+
+    def stop(self) -> None:
+        """End it as a service manager does."""
+        self._stack.close()
+
+    def kill(self) -> None:
+        """End it without a word."""
+        assert self._child is not None
+        self._child.kill()
+        self._stack.close()
+
+
+def _free_port(wanted: int) -> int:
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise AssertionError("no port is free")
 
 
 def _answers(server: Child, url: str, log: Path) -> bool:

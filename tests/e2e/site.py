@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class Site:
     root: Path
     uri: str
     api: str = ""  # PREFECT_API_URL; without one each command has a Prefect server of its own
+    env: Mapping[str, str] = field(default_factory=dict[str, str])  # more that every command gets
 
     @property
     def config(self) -> Path:
@@ -60,6 +61,7 @@ class Site:
                 }
             },
             "vms": {
+                "parallel": 4,  # a run that was killed holds its slot of the deployment for some minutes
                 "defaults": {"repository": "main", "min_free": "64MiB", "min_free_start": "128MiB", **policy},
                 "overrides": {name: dict(policy) for name, policy in (overrides or {}).items()},
             },
@@ -69,7 +71,7 @@ class Site:
     def vmborg(self, *arguments: str | Path, timeout: float = 300, env: Mapping[str, str] | None = None) -> Call:
         """Run the command."""
         server = {"PREFECT_API_URL": self.api} if self.api else {}
-        return vmborg(*arguments, config=self.config, timeout=timeout, env={**server, **(env or {})})
+        return vmborg(*arguments, config=self.config, timeout=timeout, env={**server, **self.env, **(env or {})})
 
     def ok(self, *arguments: str | Path, timeout: float = 300) -> Any:
         """Run the command with --json; it must succeed. Returns the document."""

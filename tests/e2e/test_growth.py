@@ -27,7 +27,7 @@ def test_unexpected_growth_is_told_everywhere(host: Sources) -> None:
     config, now = load(host.site.config), datetime.now(UTC)
     for day in (3, 2, 1):
         when = now - timedelta(days=day)
-        record(config.state, config.check, uuid=guest.uuid, vm=VM, archive=str(day), stored=MIB, when=when)
+        record(config.state, config.check, source=guest.uuid, name=VM, archive=str(day), stored=MIB, when=when)
 
     call = host.site.vmborg("--json", "backup", VM)
     assert call.code == 0

@@ -11,11 +11,14 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import RRuleSchedule
 
+from infra.config.load import load
+from tasks.limits import limit_name
 from tests.e2e.checks import sources
 from tests.e2e.sources import MIB, Sources, disk
 from tests.e2e.worker import Worker
 from tests.guests import Guest, wait_for
 from tests.integration.cloud.servers import Cloud
+from tests.integration.dumps.servers import sshd
 
 pytestmark = pytest.mark.e2e
 
@@ -101,6 +104,32 @@ def test_the_upkeep_completes(worker: Worker, host: Sources, guest: Guest, tmp_p
     assert [row["fate"] for row in told["prune"] if row["source"] == guest.name] == ["kept", "pruned"]
     assert len(host.archives(guest.name)) == 1
     assert any(name.startswith("bucket/vmborg/listings/") for name in cloud.content())
+
+
+def test_a_scheduled_pull_waits_for_its_repository(worker: Worker, host: Sources, tmp_path: Path) -> None:
+    """While a backup has the repository's slot, dumps are pulled, and their archive is begun only when it is free."""
+    before = host.site.config.read_text(encoding="utf-8")
+    names = [limit_name(load(host.site.config), "main")]
+    with sshd(tmp_path) as ssh, SyncPrefectClient(worker.dashboard.api) as client:
+        login = {"address": "127.0.0.1", "port": ssh.port, "user": "root", "key": str(ssh.client_key)}
+        dumped = {**login, "sources": [{"kind": "command", "command": "echo whole"}]}
+        host.site.config.write_text(json.dumps(json.loads(before) | {"dumps": {"hosts": {"db": dumped}}}))
+        try:
+            host.site.ok("dumps", "trust", "db", "--yes")
+            worker.deploy()
+            client.increment_concurrency_slots(names, slots=1, mode="concurrency").raise_for_status()
+            run_id = worker.start("pull-dumps")
+            latest = load(host.site.config).state.dumps / "db" / "latest"
+            wait_for(latest.exists, timeout=90, what="the dumps of the host")
+            assert host.site.ok("dumps", "list")["archives"] == []
+            freed = datetime.now(UTC)
+            client.release_concurrency_slots(names, slots=1, occupancy_seconds=1).raise_for_status()
+            worker.dashboard.wait_state(run_id, "COMPLETED", timeout=90)
+            archive = worker.dashboard.task(worker.dashboard.last_run("db"), "archive")
+            assert datetime.fromisoformat(archive["start_time"]) > freed
+            assert [each["good"] for each in host.site.ok("dumps", "list")["archives"]] == [True]
+        finally:
+            host.site.config.write_text(before, encoding="utf-8")
 
 
 def completed(worker: Worker, flow: str) -> list[dict[str, str]]:

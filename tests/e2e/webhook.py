@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ class Got:
     path: str
     token: str
     body: dict[str, Any]
+    at: float = field(default_factory=time.monotonic)
 
     def __str__(self) -> str:
         """Everything that it told."""
@@ -47,7 +49,16 @@ class Receiver:
 
     def pings(self) -> int:
         """How often the watchdog was called."""
-        return sum(each.path == "/ping" for each in list(self.got))
+        return len(self.pinged("/ping"))
+
+    def overdue(self, period: float, path: str = "/ping") -> bool:
+        """What a watchdog outside says that expects a call every so many seconds: none came for longer."""
+        last = max(self.pinged(path), default=0.0)
+        return time.monotonic() - last > period
+
+    def pinged(self, path: str) -> list[float]:
+        """When the watchdog was called, in seconds of the monotonic clock."""
+        return [each.at for each in list(self.got) if each.path == path]
 
 
 @contextmanager
@@ -62,6 +73,9 @@ def receiving() -> Iterator[Receiver]:
 
         def do_GET(self) -> None:
             self._take({})
+
+        def do_CONNECT(self) -> None:
+            self._take({})  # somebody takes us for a proxy, and wants to reach a host outside
 
         def _take(self, body: dict[str, Any]) -> None:
             receiver.got.append(Got(self.path, self.headers.get("Authorization", ""), body))

@@ -1,6 +1,6 @@
 """A process worker of this host, as a service manager would start it, with the deployments of this checkout."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -17,8 +17,17 @@ CHECKOUT = Path(__file__).parents[2]
 class Worker:
     """A work pool of its own on a server, the deployments in it, and a worker that serves it."""
 
-    def __init__(self, api: str, config: Path, home: Path, *, prefix: Sequence[str] = ()) -> None:
-        self.dashboard = Dashboard(api)
+    def __init__(
+        self,
+        api: str,
+        config: Path,
+        home: Path,
+        *,
+        prefix: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        dashboard: Dashboard | None = None,
+    ) -> None:
+        self.dashboard = dashboard or Dashboard(api)
         self.config = config
         self.pool = load(config).hypervisor.name
         self.log = home / "worker.log"
@@ -30,6 +39,7 @@ class Worker:
             "PREFECT_HOME": str(home),
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_CLI_PROMPT": "false",
+            **(env or {}),
         }
 
     def prefect(self, *arguments: str) -> str:

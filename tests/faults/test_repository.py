@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from infra.borg.command import binary, environment, run_borg
+from infra.config.load import load
 from infra.process import spawn
+from tasks.repositories import open_repository
 from tests.e2e.checks import sources
 from tests.e2e.held import children, hold_borg, let_go
 from tests.e2e.site import PASSPHRASE, Site
@@ -83,6 +85,29 @@ def test_full(rig: Rig, storage: Volume) -> None:
     rig.check()
     storage.free()
     rig.check_failed(call, "RepositoryFull")
+
+
+@pytest.mark.fault(
+    "borg killed in mid-copy into a replica",
+    seen="run Partial: it names the repository that has no archive, and why",
+    does="keeps the archive in the VM's own repository, puts the VM back; nothing is left in the replica",
+)
+def test_replica_fails_in_mid_copy(rig: Rig, tmp_path: Path) -> None:
+    """The first archive stands and is whole, the replica holds nothing, and its error is the run's."""
+    with settings(rig.site, replica=tmp_path / "second"):
+        rig.site.ok("init")
+        with rig.running() as run:
+            kill(hold_borg(tmp_path / "second", Path(rig.bases["vdb"])), signal.SIGKILL)
+            call = run.wait()
+        second = open_repository(load(rig.site.config), "second").archives()
+    assert call.code == 3, call.stderr
+    result = call.document["backups"][0]["result"]
+    lacking = [each["repository"] for each in result["repositories"] if each["error"]]
+    assert (result["repository"], lacking, second) == ("main", ["second"], [])
+    assert rig.dashboard.last_run(rig.guest.name)["state_name"] == "Partial"
+    assert rig.archives() == [*rig.earlier, result["archive"]]
+    rig.check_extracts(result["archive"])
+    rig.check()
 
 
 @pytest.mark.fault(

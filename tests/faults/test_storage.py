@@ -182,6 +182,7 @@ def test_overlays_and_bases_are_filled(stored: Rig, places: Places) -> None:
     assert "bytes free" in error["evidence"]
     assert rig.guest.state() == "paused"
     rig.check_critical()
+    assert "virsh resume" in rig.site.vmborg("doctor", rig.guest.name).stdout
     places.tight.free()
     rig.recover()
     wait_written(rig, "vdb")

@@ -36,8 +36,9 @@ with Repository(sys.argv[1], exclusive=True, lock=True) as repository:
     with Cache(repository, key, manifest) as cache:
         save = cache.commit
         manifest.write = repository.commit = cache.commit = lambda *_, **__: None
-        for name, when, comment in archives:
+        for name, when, comment, seconds in archives:
             archive = Archive(repository, key, manifest, name, cache=cache, create=True)
+            archive.start_monotonic = time.monotonic() - seconds
             archive.save(comment=comment, timestamp=datetime.fromtimestamp(when, timezone.utc))
         write()
         commit(compact=False)
@@ -57,6 +58,8 @@ class Wanted:
     uncovered: str = ""
     finished: bool = True
     dumps: str = ""
+    disks: str = "vda:1048576"
+    seconds: float = 0
 
     @property
     def name(self) -> str:
@@ -68,7 +71,7 @@ class Wanted:
     def comment(self) -> str:
         """Its comment, as a backup would write it."""
         facts = {"v": "1", "vm": self.vm, "uuid": self.uuid, "host": self.host, "consistency": "crash"}
-        return render_comment({**facts, "disks": "vda:1048576", "uncovered": self.uncovered, "dumps": self.dumps})
+        return render_comment({**facts, "disks": self.disks, "uncovered": self.uncovered, "dumps": self.dumps})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class WantedDump:
     when: datetime
     host: str = "kvm1"
     bad: str = ""
+    seconds: float = 0
 
     @property
     def name(self) -> str:
@@ -110,11 +114,16 @@ class AnyWanted(Protocol):
         """Its time."""
         ...
 
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        ...
+
 
 def fill(repository: Repository, wanted: Iterable[AnyWanted]) -> list[str]:
     """Make these archives; their names."""
     found = list(wanted)
-    rows = [(each.name, each.when.timestamp(), each.comment) for each in found]
+    rows = [(each.name, each.when.timestamp(), each.comment, each.seconds) for each in found]
     target = repository.target
     run(
         [sys.executable, "-c", _SCRIPT, target.location],

@@ -4,10 +4,12 @@ It lives in a mount namespace in which its sockets, state, definitions and logs 
 they are everywhere. Seen from outside its socket is a file like any other.
 """
 
+import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -32,6 +34,7 @@ class OwnLibvirtd:
         self._namespace = namespace
         self._daemon = ExitStack()
         self._child: Child | None = None
+        self._dead = False
         self.uri = f"qemu+unix:///system?socket={folder}/run/libvirt-sock"
 
     def start(self) -> None:
@@ -46,6 +49,20 @@ class OwnLibvirtd:
         self._child.kill()
         self._child = None
         self._daemon.close()
+
+    @property
+    def entering(self) -> list[str]:
+        """What in front of a command runs it on this host: with its name and its libvirt's files."""
+        return ["nsenter", "-t", str(self._namespace.pid), "-m", "-u"]
+
+    def die(self) -> None:
+        """The death of the host: kill -9 of all that runs on it, guests included. It does not come back."""
+        self._dead = True
+        host = _host_of(self._namespace.pid)
+        for pid in [int(path.name) for path in Path("/proc").glob("[0-9]*")]:
+            if _host_of(pid) == host:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def forget_guests(self) -> None:
         """Remove what a killed one knew of running guests, as a boot of the host does. None may run."""
@@ -64,8 +81,11 @@ class OwnLibvirtd:
     @contextmanager
     def _inside(self, program: str, *options: str) -> Iterator[Child]:
         pid_file = self._folder / f"{program}.pid"
-        argv = ["nsenter", "-t", str(self._namespace.pid), "-m", program, "-p", str(pid_file), *options]
-        with (self._folder / f"{program}.out").open("wb") as log, spawn(argv, stdout=log, stderr=log) as child:
+        argv = [*self.entering, program, "-p", str(pid_file), *options]
+        with (
+            (self._folder / f"{program}.out").open("wb") as log,
+            spawn(argv, stdout=log, stderr=log, own_session=True) as child,
+        ):
             yield child
 
     @contextmanager
@@ -78,6 +98,9 @@ class OwnLibvirtd:
 
     def end(self) -> None:
         """End its guests, then itself."""
+        if self._dead:
+            self._daemon.close()
+            return
         if self._child is None:
             self.start()
         for name in virsh(self.uri, "list", "--uuid").split():
@@ -85,9 +108,17 @@ class OwnLibvirtd:
         self._daemon.close()
 
 
+def _host_of(pid: int) -> str:
+    """What tells by which host's name a process goes, "" when it is gone."""
+    try:
+        return str(Path(f"/proc/{pid}/ns/uts").readlink())
+    except OSError:
+        return ""
+
+
 @contextmanager
-def own_libvirtd() -> Iterator[OwnLibvirtd]:
-    """A libvirtd that answers, with no domain. Needs root."""
+def own_libvirtd(host: str = "") -> Iterator[OwnLibvirtd]:
+    """A libvirtd that answers, with no domain, on a host of this name (without one: ours). Needs root."""
     folder = Path(tempfile.mkdtemp(prefix="vmborg-libvirtd-", dir="/var/tmp"))
     folder.chmod(0o755)
     # libvirt tells hosts apart by their UUID: a guest migrates to another host only.
@@ -95,13 +126,13 @@ def own_libvirtd() -> Iterator[OwnLibvirtd]:
     (folder / "libvirtd.conf").write_text(f'{usual}\nhost_uuid = "{uuid4()}"\n', "utf-8")
     mounts = "".join(f"mkdir {folder}/{name}; mount --bind {folder}/{name} {at}; " for name, at in _PLACES.items())
     script = f"""
-        set -e; mount --make-rprivate /
+        set -e; mount --make-rprivate /; {f"hostname {host}" if host else ":"}
         mkdir -p /var/lib/libvirt/images {folder}/images; mount --bind /var/lib/libvirt/images {folder}/images
         {mounts}
         mkdir /var/lib/libvirt/images /run/libvirt/common; mount --bind {folder}/images /var/lib/libvirt/images
         echo ready; exec sleep infinity"""
     try:
-        with spawn(["unshare", "-m", "sh", "-c", script]) as namespace:
+        with spawn(["unshare", "-m", "-u", "sh", "-c", script], own_session=True) as namespace:
             assert namespace.stdout.readline() == "ready\n", namespace.stderr.read()
             daemon = OwnLibvirtd(folder, namespace)
             with daemon.logging():

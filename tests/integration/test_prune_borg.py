@@ -8,16 +8,18 @@ from uuid import UUID
 
 import pytest
 
-from infra.borg.names import archive_glob
+from infra.borg.names import archive_glob, dump_glob
 from infra.retention.plan import NEWEST_GOOD, plan_source
 from infra.retention.rules import KeepRules
-from tasks.retention.sources import SourceArchives, read_holding
+from tasks.retention.sources import DUMP, SourceArchives, read_holding
 from tests.integration.borg_prune import COUNTS, borg_says, repository_in, two_years
-from tests.integration.many import Wanted, fill
+from tests.integration.many import Wanted, WantedDump, fill
 
 pytestmark = pytest.mark.integration
 
 NAMES = ["web", "web-2", "web.2", "web*", "we?", "web[1]", "web@home", "-web", "{now}", "web/2", "wëb 2", "%2A", "*"]
+
+DUMP_HOSTS = ["web", "web-2", "we?", "wëb 2"]
 
 
 def we_say(source: SourceArchives, rules: KeepRules, now: datetime) -> dict[str, str]:
@@ -43,7 +45,7 @@ def some_times(chance: random.Random, now: datetime) -> set[datetime]:
 
 
 def test_the_plan_is_borgs(tmp_path: Path) -> None:
-    """For sources with any names, histories and rules the plan equals that of borg prune, rule by rule.
+    """For VMs and dump hosts with any names, histories and rules the plan equals that of borg prune, rule by rule.
 
     One difference is wanted: the newest good archive stays where `within` alone would have borg delete everything.
     """
@@ -53,12 +55,14 @@ def test_the_plan_is_borgs(tmp_path: Path) -> None:
         for index, name in enumerate(NAMES * 2)
         for when in some_times(chance, now)
     ]
-    fill(repository, wanted)
+    dumps = [WantedDump(name, when) for name in DUMP_HOSTS for when in some_times(chance, now)]
+    fill(repository, [*wanted, *dumps])
     holding = read_holding("main", repository.archives())
-    assert len(holding.sources) == 2 * len(NAMES)
+    assert len(holding.sources) == 2 * len(NAMES) + len(DUMP_HOSTS)
     for source in holding.sources:
         rules = some_rules(chance)
-        expected = borg_says(repository, archive_glob(source.id, source.name), rules)
+        glob = dump_glob(source.name) if source.kind == DUMP else archive_glob(source.id, source.name)
+        expected = borg_says(repository, glob, rules)
         found = we_say(source, rules, now)
         assert set(found) == set(expected) == {archive.name for archive in source.archives}
         kept_for_safety = {name for name, rule in found.items() if rule == NEWEST_GOOD}

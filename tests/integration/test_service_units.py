@@ -72,7 +72,8 @@ def test_the_pool_is_the_host_whatever_its_name(root: Path) -> None:
 def test_the_environment_is_for_root_alone_and_stays(root: Path) -> None:
     """It may hold the server's password; a second call replaces units and leaves it."""
     path = root / ENVIRONMENT
-    assert path.stat().st_mode & 0o777 == 0o600
+    for file in (path, path.with_name("server.env")):
+        assert file.stat().st_mode & 0o777 == 0o600
     path.write_text("PREFECT_API_URL=http://elsewhere/api\n", encoding="utf-8")
     call = vmborg("install-service", "--worker", "--root", root, config=root / "vmborg.yaml")
     assert call.code == 0, call.stderr

@@ -139,6 +139,19 @@ def test_plain_tables_are_aligned() -> None:
     assert stdout.getvalue().splitlines() == ["VM        size", "web        5 B", "日本  10.0 GiB"]
 
 
+@pytest.mark.parametrize(
+    ("width", "shown"), [(60, ["VM", "size", "took", "what"]), (26, ["VM", "size", "what"]), (15, ["VM", "what"])]
+)
+def test_a_narrow_terminal_is_shown_less(monkeypatch: pytest.MonkeyPatch, width: int, shown: list[str]) -> None:
+    """Columns that can be done without go one after the other until the table fits; the others always stay."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    terminal = _Terminal()
+    row = ("web", "60.0 GiB", "2m 05s", "backed up")
+    Output(stdout=terminal).table(("VM", "size", "took", "what"), [row], less=("took", "size"))
+    heading = terminal.getvalue().splitlines()[0]
+    assert [name for name in ("VM", "size", "took", "what") if name in heading] == shown
+
+
 def test_sizes_times_and_ages_are_short() -> None:
     """Sizes, times and ages are written as people read them."""
     assert [size(count) for count in (0, 1023, 1536, 5 * 1024**3)] == ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]

@@ -40,7 +40,7 @@ def test_a_growth_is_remembered_until_the_next_backup(tmp_path: Path) -> None:
     state = StateDir(tmp_path)
 
     def back_up(stored: int) -> str:
-        return record(state, POLICY, uuid=UUID, vm="web", archive="a", stored=stored, when=WHEN)
+        return record(state, POLICY, source=UUID, name="web", archive="a", stored=stored, when=WHEN)
 
     assert [back_up(stored) for stored in (80 * GIB, GIB, GIB, 2 * GIB)] == [""] * 4
     said = back_up(60 * GIB)

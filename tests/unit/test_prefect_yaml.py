@@ -1,5 +1,6 @@
 """prefect.yaml says only what Prefect reads: its models ignore a misspelt key without a word."""
 
+import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from prefect.cli.deploy._models import (
 )
 from pydantic import BaseModel
 
-from deployments.registry.wanted import cron_of
+from deployments.registry.wanted import cron_of, wanted_deployments
+from infra.config.models import Config
 from infra.config.schedules import SchedulesConfig
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +96,19 @@ def test_a_form_explains_every_parameter(deployment: dict[str, Any]) -> None:
     module, _, name = deployment["entrypoint"].rpartition(".")
     found = getattr(import_module(module), name).parameters.properties
     assert [key for key, facts in found.items() if not facts.get("description")] == []
+
+
+def test_a_form_offers_the_names_that_the_configuration_knows() -> None:
+    """Repositories, copies and dump hosts are an enum, also where they are optional or a list; VMs are none."""
+    repositories = {name: {"location": f"/srv/{name}", "encryption": "none"} for name in ("main", "second")}
+    hosts = {"db01": {"address": "db01", "sources": [{"kind": "files", "paths": ["/etc"]}]}}
+    cloud = {"offsite": {"remote": "s3:bucket", "config": "/etc/rclone.conf"}}
+    config = Config.model_validate({"repositories": repositories, "dumps": {"hosts": hosts}, "cloud": cloud})
+    forms = {each.flow: each.parameter_schema["properties"] for each in wanted_deployments(config, None)}
+    assert forms["prune"]["repository"]["anyOf"][0]["enum"] == ["main", "second"]
+    assert forms["cloud-sync"]["name"]["anyOf"][0]["enum"] == ["offsite"]
+    assert forms["pull-dumps"]["hosts"]["anyOf"][0]["items"]["enum"] == ["db01"]
+    assert "enum" not in json.dumps(forms["backup-vm"])
 
 
 def test_schedules_are_those_of_the_configuration() -> None:

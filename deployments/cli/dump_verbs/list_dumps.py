@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deployments.cli.context import Context, pass_context
-from deployments.cli.output import error_data, exit_code_of
+from deployments.cli.output import exit_code_of
 from deployments.cli.words import moment, size
 from infra.errors import ArchiveNotFound
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 @click.command("list")
 @click.argument("host", required=False)
 @click.option("--archive", metavar="NAME", help="Show every dump that this archive of HOST holds.")
+@click.option("--repository", metavar="NAME", help="Only this repository.")
 @pass_context
-def command(context: Context, *, host: str | None, archive: str | None) -> int:
+def command(context: Context, *, host: str | None, archive: str | None, repository: str | None) -> int:
     """List the archives of every dump host, or of HOST, oldest first.
 
     Exit code 1 if a repository could not be read.
@@ -27,17 +28,16 @@ def command(context: Context, *, host: str | None, archive: str | None) -> int:
     from tasks.catalogue import read_catalogue
 
     if archive is not None:
-        return _show(context, host or "", archive)
-    catalogue = read_catalogue(context.config)
+        return _show(context, host or "", archive, repository)
+    catalogue = read_catalogue(context.config, only=repository)
     found = [each for each in catalogue.dumps if host in {None, each.host}]
-    for name, error in catalogue.failures.items():
-        context.output.error_of(f"repository {name}", error)
+    errors = context.output.errors_of(catalogue.failures)
     if host is not None and not found and not catalogue.failures:
         raise _none(host, catalogue)
     context.output.document(
         {
             "archives": [_data(each) for each in found],
-            "errors": [{"repository": name, **error_data(error)} for name, error in catalogue.failures.items()],
+            "errors": errors,
         }
     )
     if found:
@@ -57,8 +57,9 @@ def _none(host: str, catalogue: "Catalogue") -> ArchiveNotFound:
 
 
 def _print(context: Context, archives: "list[DumpArchive]") -> None:
+    several = len(context.config.repositories) > 1
     rows = [
-        (
+        [
             each.host,
             moment(each.time),
             _state(each),
@@ -66,10 +67,12 @@ def _print(context: Context, archives: "list[DumpArchive]") -> None:
             size(each.size),
             each.vm or "-",
             each.archive,
-        )
+            *([each.repository] if several else []),
+        ]
         for each in archives
     ]
-    context.output.table(("host", "time", "state", "sources", "size", "before VM", "archive"), rows, right=("size",))
+    headers = ["host", "time", "state", "sources", "size", "before VM", "archive", *(["repository"] if several else [])]
+    context.output.table(headers, rows, right=("size",))
 
 
 def _state(archive: "DumpArchive") -> str:
@@ -94,10 +97,10 @@ def _data(archive: "DumpArchive") -> dict[str, object]:
     }
 
 
-def _show(context: Context, host: str, archive: str) -> int:
+def _show(context: Context, host: str, archive: str, repository: str | None) -> int:
     from tasks.dumps.restore import open_archive
 
-    manifest: DumpManifest = open_archive(context.config, host, archive).manifest
+    manifest: DumpManifest = open_archive(context.config, host, archive, repository=repository).manifest
     context.output.document(manifest.model_dump(mode="json"))
     rows = [
         (

@@ -108,6 +108,8 @@ def _print(context: Context, outcomes: list[Outcome]) -> None:
     for result in done:
         for problem in result.problems:
             context.output.note(f"{result.host}: {problem}")
+        if result.unexpected:
+            context.output.note(f"{result.host}: unexpected growth: {result.unexpected}")
 
 
 def _amounts(source: "DumpedSource") -> tuple[str, str]:
@@ -133,6 +135,8 @@ def _data(outcome: Outcome) -> dict[str, object]:
             "size": result.size,
             "stored": result.stored,
             "borg_seconds": result.borg_seconds,
+            "repositories": result.repositories,
+            "unexpected": result.unexpected,
             "sources": [source.model_dump(mode="json") for source in result.sources],
         },
         "error": error_data(outcome.error) if outcome.error else None,

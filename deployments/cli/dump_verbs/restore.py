@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--database", metavar="NAME", help="Which database of the source.")
 @click.option("--globals", "users", is_flag=True, help="Its roles or users instead of a database.")
 @click.option("--archive", metavar="NAME", help="From this archive; else the newest.")
+@click.option("--repository", metavar="NAME", help="Only from this repository; else from that of HOST.")
 @click.option("--to", "target", type=click.Path(path_type=Path), metavar="FILE", help="Write it to this new file.")
 @click.option("--into", is_flag=True, help="Stream it back over SSH into the database. What it holds replaces that.")
 @click.option("--as", "name", metavar="NAME", help="With --into: into a database of this name, made if it is missing.")
@@ -36,7 +37,7 @@ def command(context: Context, *, host: str, source: str, **options: Any) -> int:
     wanted.check()
     if wanted.into:
         require_way_back(configured_source(context.config, host, source))
-    opened = open_archive(context.config, host, wanted.archive)
+    opened = open_archive(context.config, host, wanted.archive, repository=wanted.repository)
     if wanted.target is not None and _is_files(opened, source):
         return _files(context, opened, source, wanted.target.absolute())
     dump = find_dump(opened, source, wanted.database, users=wanted.users)
@@ -56,6 +57,7 @@ class Wanted:
     database: str | None
     users: bool
     archive: str | None
+    repository: str | None
     target: Path | None
     into: bool
     name: str | None
@@ -82,12 +84,16 @@ def _is_files(opened: "Opened", source: str) -> bool:
     return found is not None and found.kind == "files"
 
 
+def _whence(opened: "Opened") -> dict[str, str]:
+    return {"archive": opened.archive, "repository": opened.repository.name}
+
+
 def _files(context: Context, opened: "Opened", source: str, target: Path) -> int:
     from tasks.dumps.restore import restore_files
 
     count = restore_files(opened, source, target)
     context.output.line(f"{count} files of {source} are in {target}.")
-    context.output.document({"archive": opened.archive, "source": source, "path": target, "files": count})
+    context.output.document({**_whence(opened), "source": source, "path": target, "files": count})
     return 0
 
 
@@ -96,7 +102,7 @@ def _to_file(context: Context, opened: "Opened", dump: "Dump", target: Path) -> 
 
     restore_to_file(opened, dump, target)
     context.output.line(f"{dump.title} of {moment(dump.taken)} is in {target}.")
-    context.output.document({"archive": opened.archive, "dump": dump.model_dump(mode="json"), "path": target})
+    context.output.document({**_whence(opened), "dump": dump.model_dump(mode="json"), "path": target})
     return 0
 
 
@@ -111,10 +117,10 @@ def _into(context: Context, opened: "Opened", dump: "Dump", wanted: Wanted) -> i
     question = f"Restore {dump.title} of {moment(dump.taken)} into {renamed.title} on {wanted.host}? It replaces that."
     if not wanted.yes and not click.confirm(question, err=True):
         context.output.line("Nothing was restored.")
-        context.output.document({"archive": opened.archive, "restored": False})
+        context.output.document({**_whence(opened), "restored": False})
         return 1
     login = Login(wanted.user, wanted.key)
     said = restore_into(context.config, opened, renamed, host=wanted.host, source=source, login=login)
     context.output.line(f"{dump.title} of {moment(dump.taken)} is in {renamed.title} on {wanted.host}.")
-    context.output.document({"archive": opened.archive, "restored": True, "said": said})
+    context.output.document({**_whence(opened), "restored": True, "said": said})
     return 0

@@ -37,7 +37,7 @@ class MongoDB(Source):
         # Descriptor 3 is the input; the pipe of the password takes its place as the standard input.
         settings = 'test -z "${VMBORG_PASSWORD-}" || set -- --config=/dev/fd/4'
         return (
-            f"{settings}; exec 3<&0; {{ {password}; }} | {{ exec 4<&0 0<&3 3<&-; exec {program} --quiet{server} "
+            f"{settings}; exec 3<&0; {{ {password}; }} | {{ exec 4<&0 0<&3 3<&-; exec {program}{server} "
             f'{options} "$@"; }}'
         )
 

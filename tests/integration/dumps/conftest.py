@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.prefect_server import prefect_server
 from tests.integration.dumps.place import Place
 from tests.integration.dumps.servers import Maria, Postgres, Sshd, mariadb, postgres, sshd
+
+__all__ = ["prefect_server"]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +43,6 @@ def maria(folder: Path) -> Iterator[Maria]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, ssh: Sshd) -> Place:
-    """An installation with an empty repository that trusts the SSH server."""
-    return Place.make(tmp_path, ssh)
+def place(tmp_path: Path, ssh: Sshd, prefect_server: str) -> Place:
+    """An installation with an empty repository that trusts the SSH server; its runs are in a Prefect server."""
+    return Place.make(tmp_path, ssh, api=prefect_server)

@@ -24,12 +24,13 @@ class Place:
 
     root: Path
     ssh: Sshd
+    api: str = ""  # of a Prefect server; "": each command starts one of its own, which takes seconds
     host: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def make(cls, root: Path, ssh: Sshd) -> "Place":
+    def make(cls, root: Path, ssh: Sshd, *, api: str = "") -> "Place":
         """Configure, and trust the server."""
-        place = cls(root, ssh)
+        place = cls(root, ssh, api)
         (root / "secret").touch(mode=0o600)
         (root / "secret").write_text(SECRET)
         place.configure([{"kind": "command", "command": "echo nothing"}])
@@ -86,7 +87,8 @@ class Place:
 
     def run(self, *arguments: str | Path, timeout: float = 180, env: dict[str, str] | None = None) -> Call:
         """Run the command; the repository's secret must not appear in what it says."""
-        call = vmborg(*arguments, config=self.config, timeout=timeout, env=env)
+        server = {"PREFECT_API_URL": self.api} if self.api else {}
+        call = vmborg(*arguments, config=self.config, timeout=timeout, env=server | (env or {}))
         assert SECRET not in call.stdout + call.stderr
         return call
 

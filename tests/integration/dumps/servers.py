@@ -87,6 +87,10 @@ class Sshd:
         """Its own key."""
         return self.root / "host"
 
+    def private_keys(self) -> list[Path]:
+        """Every private key of server and clients."""
+        return [public.with_suffix("") for public in sorted(self.root.glob("*.pub"))]
+
     def fingerprint(self) -> str:
         """Of its host key, as ssh-keygen says."""
         return run(["ssh-keygen", "-lf", f"{self.host_key}.pub"], timeout=10).stdout.split()[1]

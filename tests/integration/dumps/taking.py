@@ -25,7 +25,10 @@ def store(place: Place) -> str:
         reach.fn(job)
         done = [dump_source.fn(job, source) for source in job.host.sources]
         assert all(source.good for source in done), done
-        archive_tree.fn(job, keep_tree.fn(job, done))
+        manifest = keep_tree.fn(job, done)
+        for each in job.destinations:
+            assert each.repository
+            archive_tree.fn(job, manifest, each.repository)
         return job.archive
 
 

@@ -16,7 +16,8 @@ from tests.integration.dumps.taking import store
 pytestmark = pytest.mark.integration
 
 INSERT = "INSERT INTO log VALUES ({}, {})"
-ODD = ["../$HOME `id`' \"x", "back\\slash ünï=", "-dash; a=b", "with blank"]
+_BETWEEN_S = 0.02  # without a pause the writers, a process each time, would take the processors from the pull
+ODD = ["../$HOME `id`' \"x", "back\\slash ünï=", "-dash; a=b"]
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def writing(write: Callable[[int], object], done: Callable[[], int]) -> Generato
 
     def loop() -> None:
         number = 0
-        while not over.is_set():
+        while not over.wait(_BETWEEN_S):
             number += 1
             write(number)
 

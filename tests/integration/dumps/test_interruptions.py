@@ -104,7 +104,8 @@ def test_a_signal_ends_a_pull_at_once(place: Place, number: signal.Signals) -> N
         [{"kind": "command", "name": "fast", "command": "echo whole"}, {"kind": "command", "command": WAIT}]
     )
     argv = ["env", "--default-signal", str(VMBORG), "--config", str(place.config), "dumps", "pull", "db"]
-    with (place.root / "said").open("w+b") as said, spawn(argv, stdout=said, stderr=said) as child:
+    server = {"PREFECT_API_URL": place.api}
+    with (place.root / "said").open("w+b") as said, spawn(argv, env=server, stdout=said, stderr=said) as child:
         made = place.state / "dumps" / "db"
         wait_for(lambda: list(made.glob("tree.*.making/dumps/command.dump")), timeout=120, what="the second source")
         os.kill(child.pid, number)

@@ -63,19 +63,21 @@ def nights(dump_host: str, count: int, **facts: Any) -> list[WantedDump]:
 
 
 def test_each_host_keeps_what_its_rules_say(config: Path) -> None:
-    """Rules are those of the host, for it alone; of a host that the configuration does not know nothing is deleted."""
+    """Rules are those of the host, for it alone; of hosts that the configuration does not know nothing is deleted."""
     mine, like, theirs = nights("db", 6), nights("db-2", 5), nights("db", 5, host="kvm2")
+    foreign = nights("else", 5, host="kvm2")
     # One second apart: the names of archives are those of one repository.
     theirs = [WantedDump("db", each.when + timedelta(seconds=1), host="kvm2") for each in theirs]
-    names = fill(_main(config), [*mine, *like, *theirs])
+    names = fill(_main(config), [*mine, *like, *theirs, *foreign])
     shown = vmborg("prune", "--json", "--dry-run", config=config).document["repositories"][0]["archives"]
     rules = {each["archive"]: each["rule"] for each in shown}
     assert _left(config) == set(names)
-    assert {rules[each.name] for each in like} == {"no policy here"}
+    assert {rules[each.name] for each in like} == {"retired, in its grace"}
+    assert {rules[each.name] for each in foreign} == {"no policy here"}
     assert [rules[each.name] for each in mine] == ["daily #1", "daily #2", "daily #3", "pruned", "pruned", "pruned"]
     _prune(config)
     # What another hypervisor pulls under this name is counted by itself.
-    assert _left(config) == {each.name for each in (*mine[:3], *like, *theirs[:3])}
+    assert _left(config) == {each.name for each in (*mine[:3], *like, *theirs[:3], *foreign)}
 
 
 def test_a_dump_that_is_not_whole_pushes_no_good_one_out(config: Path) -> None:

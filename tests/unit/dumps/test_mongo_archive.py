@@ -56,6 +56,19 @@ def test_a_collection_without_end_is_named(tmp_path: Path) -> None:
     assert "shop.orders" in caught.value.evidence
 
 
+@pytest.mark.parametrize("blocks", ["system.buckets.weather", "weather"])
+def test_a_time_series_ends_by_its_buckets(tmp_path: Path, blocks: str) -> None:
+    """A time series is announced by its name and comes as its buckets, from new servers as itself, to its end."""
+    begin = MAGIC + bson(version="0.1", server_version="5.0.0", tool_version="100.3.1")
+    begin += bson(db="shop", collection="weather", metadata="{}", size=0, type="timeseries") + TERMINATOR
+    data = bson(db="shop", collection=blocks, EOF=False, CRC=0) + bson(_id=1, text="sunny") + TERMINATOR
+    end = bson(db="shop", collection=blocks, EOF=True, CRC=77) + TERMINATOR
+    _checked(tmp_path / "x", begin + data + end)
+    with pytest.raises(DumpIncomplete) as caught:
+        _checked(tmp_path / "x", begin + data)
+    assert "shop.weather" in caught.value.evidence
+
+
 def test_wherever_it_is_cut_off_it_is_refused(tmp_path: Path) -> None:
     """No beginning of an archive counts as a whole one."""
     whole = archive()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.dumps.kinds import Command, Files, MariaDB, PostgreSQL, SQLite
+from infra.dumps.kinds import Command, Files, MariaDB, MongoDB, PostgreSQL, SQLite
 from infra.dumps.script import file_name, first_lines, remote_command
 from infra.process import run
 
@@ -86,3 +86,11 @@ def test_labels_and_globs() -> None:
     assert files.label == "files"
     assert files.is_excluded("/etc/cache/x")
     assert not files.is_excluded("/etc/cached")
+
+
+def test_mongodump_may_say_what_is_wrong() -> None:
+    """With --quiet it keeps even its errors to itself: a wrong password would be exit code 1 and not a word."""
+    source = MongoDB(kind="mongodb", user="dump")
+    (unit,) = source.units(())
+    assert "mongodump --username=dump --archive" in unit.script
+    assert "--quiet" not in unit.script + source.restoring(unit)

@@ -14,12 +14,16 @@ from infra.dumps.manifest import parse
 from infra.errors import ConfigError, ManifestError, UsageError
 from infra.process import run
 from infra.ssh.endpoint import parse_host_key
-from tasks.dumps.catalogue import dump_archives
+from tasks.dumps.catalogue import DumpArchive, dump_archives
 from tasks.dumps.status import dump_statuses
 from tasks.health import Health
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-HOST = "repositories: {main: {location: /x, encryption: none}}\ndumps: {hosts: {db: {%s}}}\n"
+HOST = (
+    "hypervisor: {name: kvm1}\n"
+    "repositories: {main: {location: /x, encryption: none}, second: {location: /y, encryption: none}}\n"
+    "dumps: {hosts: {db: {%s}}}\n"
+)
 SOURCE = "address: a, key: /k, sources: [{kind: postgresql}]"
 
 
@@ -28,10 +32,10 @@ def config(host: str = SOURCE) -> Config:
     return check(HOST % host, name="x")
 
 
-def info(age_h: float, *, bad: str = "", host: str = "db") -> ArchiveInfo:
-    """An archive of the host's dumps so many hours old."""
+def info(age_h: float, *, bad: str = "", host: str = "db", by: str = "kvm1") -> ArchiveInfo:
+    """An archive of the host's dumps so many hours old, made by this hypervisor."""
     when = NOW - timedelta(hours=age_h)
-    comment = {"sources": "postgresql:3,a.b-c:1", "size": "77", "bad": bad, "host": "kvm1", "vm": "web 1"}
+    comment = {"sources": "postgresql:3,a.b-c:1", "size": "77", "bad": bad, "host": by, "vm": "web 1"}
     return ArchiveInfo(dump_archive_name(host, when), when, comment)
 
 
@@ -73,16 +77,57 @@ def test_a_host_is_judged_by_its_last_whole_archive(archives: list[ArchiveInfo],
     assert unknown.health is Health.UNKNOWN
 
 
+def judged(*archives: DumpArchive, unreadable: tuple[str, ...] = (), growth: str = "") -> tuple[Health, str]:
+    """The verdict on a host with a replica."""
+    settings = config(SOURCE + ", replicas: [second]")
+    (status,) = dump_statuses(settings, archives, unreadable=unreadable, now=NOW, growth={"db": growth})
+    return status.health, status.text
+
+
+def test_a_replica_that_lags_is_told() -> None:
+    """With a replica, one young archive is enough not to be critical; the repository without one is a warning."""
+    main, second = dump_archives("main", [info(30), info(1)]), dump_archives("second", [info(30), info(1)])
+    assert judged(*main, *second) == (Health.OK, "pulled")
+    assert judged(*main, second[0]) == (Health.WARNING, "no good archive within its objective in: second")
+    lost = judged(*second, unreadable=("main",))
+    assert lost == (Health.WARNING, "no good archive within its objective in: main (cannot be read)")
+    assert judged(second[0], unreadable=("main",))[0] is Health.UNKNOWN
+    assert judged(*main, *second, growth="1 GiB")[1] == "unexpected growth: 1 GiB"
+
+
+def test_what_another_hypervisor_pulls_counts_for_nothing() -> None:
+    """A host of the same name that another hypervisor pulls does not make ours green."""
+    (status,) = dump_statuses(config(), dump_archives("main", [info(1, by="kvm2")]), unreadable=(), now=NOW)
+    assert (status.health, status.text) == (Health.CRITICAL, "never pulled")
+
+
+def test_a_host_that_is_gone_is_told() -> None:
+    """A host that we pulled and that the configuration names no more is shown, and is nobody's alarm."""
+    archives = dump_archives("main", [info(300, host="old"), info(300, host="theirs", by="kvm2"), info(1)])
+    gone = dump_statuses(config(), archives, unreadable=(), now=NOW)[1:]
+    assert [(each.host, each.health, each.objective) for each in gone] == [("old", Health.OK, None)]
+    assert "no longer in the configuration" in gone[0].text
+
+
 @pytest.mark.parametrize(
     ("host", "said"),
     [
         ("key: /k, sources: [{kind: postgresql}]", "must have an address"),
         ("address: a", "sources: is missing"),
-        ("address: a, sources: [{kind: mongo}]", "does not match any of the expected tags"),
+        (
+            "address: a, sources: [{kind: mongo}]",
+            "dumps.hosts.db.sources.0.kind: must be one of 'postgresql', 'mariadb'",
+        ),
+        ("address: a, sources: [{paths: [/etc]}]", "dumps.hosts.db.sources.0.kind: is missing"),
         ("address: a, sources: [{kind: redis}, {kind: redis}]", "two sources are called 'redis'"),
         (SOURCE + ", before_vm_backup: true", "before_vm_backup needs vm"),
         (SOURCE + ", passwords: {mysql: {env: X}}", "passwords names 'mysql'"),
         (SOURCE + ", repository: mian", "there is no repository 'mian'"),
+        (SOURCE + ", replicas: [secnod]", "there is no repository 'secnod'; did you mean 'second'?"),
+        (SOURCE + ", replicas: [main]", "names a repository twice"),
+        (SOURCE + ", repository: second, replicas: [main, main]", "names a repository twice"),
+        (SOURCE + ", replicas: second", "replicas: must be a list"),
+        (SOURCE + ", replicas: [3]", "there is no repository '3'"),
         (SOURCE + ", retention: {last: 0}", "keeps no archive"),
         (SOURCE + ", host_key: x", "must be a public host key"),
         ("address: a, sources: [{kind: files, paths: [etc]}]", "must be an absolute path"),

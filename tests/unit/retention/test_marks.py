@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from infra.borg.comment import parse_comment, render_comment
 from infra.borg.names import parse_archive_name
 from infra.retention.holds import HOLD, RETIRED, held_names, mark_facts, mark_name, read_mark, spent_marks
-from infra.retention.retired import RetiredPolicy, Sight, Stage, is_back, may_retire, stage
+from infra.retention.retired import (
+    RetiredPolicy,
+    Sight,
+    Stage,
+    host_is_back,
+    is_back,
+    may_retire,
+    may_retire_host,
+    stage,
+)
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -70,6 +79,25 @@ def test_a_hold_ends_by_its_date() -> None:
 def test_only_its_owner_retires_a_source(sight: Sight, *, gone: bool) -> None:
     """A source is retired by the hypervisor of its newest archive alone, and only when libvirt says that it is gone."""
     assert may_retire(sight, uuid=UUID, vm="web", owner="kvm1") is gone
+
+
+@pytest.mark.parametrize(
+    ("sight", "gone", "back"),
+    [
+        (Sight("kvm1", None, dump_hosts={"other"}), True, False),
+        (Sight("kvm1", None, dump_hosts={"db"}), False, True),
+        (Sight("kvm1", {UUID}), False, False),
+        (Sight("kvm2", None, dump_hosts={"other"}), False, False),
+        (Sight("kvm2", None, dump_hosts={"db"}), False, False),
+        (Sight("", None, dump_hosts=()), False, False),
+    ],
+    ids=["not configured", "configured", "not asked", "a stranger", "the same name elsewhere", "nobody"],
+)
+def test_only_its_hypervisor_retires_a_dump_host(sight: Sight, *, gone: bool, back: bool) -> None:
+    """A dump host is gone, or back, by the configuration of the hypervisor that pulled it, and by nothing else."""
+    assert may_retire_host(sight, host="db", owner="kvm1") is gone
+    assert host_is_back(sight, host="db", owner="kvm1") is back
+    assert not may_retire_host(sight, host="db", owner="")
 
 
 def test_a_renamed_vm_is_not_gone() -> None:
