@@ -199,7 +199,7 @@ def _not_pivoting(domain: Domain, overlay: Overlay, stage: _Stage) -> Hypervisor
 
 
 def _job_failed(domain: Domain, overlay: Overlay) -> CommitFailed:
-    state = f"the guest is {domain.state()}, reason {domain.state_reason()}"
+    state = f"the guest is {domain.state()}{', stopped by an I/O error' if domain.stopped_by_io() else ''}"
     return CommitFailed(
         f"The block commit of disk {overlay.target} failed; the guest is on its overlay still.",
         evidence=f"qemu ended the job\n{state}\n{_space(overlay)}",

@@ -72,10 +72,6 @@ class Domain:
         number = self._read("Reading the state of", lambda raw: raw.state()[0])
         return _STATES.get(number, DomainState.OTHER)
 
-    def state_reason(self) -> int:
-        """The reason for its state, as libvirt's number: codes.PAUSED_IOERROR."""
-        return self._read("Reading the state of", lambda raw: raw.state()[1])
-
     def stopped_by_io(self) -> bool:
         """Whether qemu paused it because a disk gave an error, such as a file system that is full."""
         state = self._read("Reading the state of", lambda raw: raw.state())

@@ -6,15 +6,12 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
-import httpx
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
 from prefect.client.schemas.objects import ArtifactCollection
-from prefect.exceptions import PrefectException
 
 from infra.config.models import Config
-from infra.errors import VmborgError
 from infra.journal.facts import read_facts, write_facts
 from infra.model import StateDir
 from tasks.catalogue import Catalogue
@@ -36,7 +33,7 @@ def refresh(config: Config, outlook: Outlook | None = None) -> None:
     """Bring the pages up to date; look at the host first if that was not done. What goes wrong is only logged."""
     try:
         publish(config, outlook or look(config), now=datetime.now(UTC))
-    except (httpx.HTTPError, PrefectException, VmborgError, OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever Prefect, its transport and a strange table raise
         logger.warning("the dashboard could not be brought up to date: %s: %s", type(error).__name__, error)
 
 

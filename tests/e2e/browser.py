@@ -6,12 +6,14 @@ websockets library is there because Prefect has it.
 
 import base64
 import json
+import os
 import shutil
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 from websockets.sync.client import connect
@@ -20,7 +22,13 @@ from websockets.sync.connection import Connection
 from infra.process import spawn
 from tests.guests import wait_for
 
-_NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+_NAMES = (
+    "/usr/lib/chromium/chromium-headless-shell",
+    "chromium-headless-shell",
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+)
 _ANSWER_S = 30
 _WIDTH = 1360
 _FIND = """
@@ -134,7 +142,7 @@ def browsing(home: Path) -> Iterator[Browser]:
         "about:blank",
     ]
     log = home / "browser.log"
-    with log.open("wb") as output, spawn(command, stdout=output, stderr=output):
+    with log.open("wb") as output, _in_a_group(command, output):
         port_file = profile / "DevToolsActivePort"
         port = wait_for(lambda: _first_line(port_file), timeout=60, what="the browser")
         pages = httpx.get(f"http://127.0.0.1:{port}/json/list", timeout=_ANSWER_S).json()
@@ -144,6 +152,17 @@ def browsing(home: Path) -> Iterator[Browser]:
             browser._ask("Page.enable")
             browser._ask("Runtime.enable")
             yield browser
+
+
+@contextmanager
+def _in_a_group(command: list[str], output: IO[bytes]) -> Iterator[None]:
+    """Run it with everything that it starts: Debian's `chromium` is a script, whose end the browser outlives."""
+    with spawn(command, stdout=output, stderr=output, own_session=True) as child:
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
 
 
 def _first_line(path: Path) -> str:

@@ -97,9 +97,9 @@ class Dashboard:
         return self.ask("logs", logs=wanted, sort="TIMESTAMP_ASC")
 
     def artifact(self, run: Row, kind: str) -> Row | None:
-        """The artifact of this type that a run made: `progress` or `table`."""
+        """The first artifact of this type that a run made, `progress` or `table`: the pages of the fleet come later."""
         wanted = {"flow_run_id": {"any_": [run["id"]]}, "type": {"any_": [kind]}}
-        return next(iter(self.ask("artifacts", artifacts=wanted)), None)
+        return next(iter(self.ask("artifacts", artifacts=wanted, sort="CREATED_DESC")[::-1]), None)
 
 
 def moment(text: str) -> datetime:

@@ -130,7 +130,7 @@ def give_a_past(site: Site, guests: dict[str, Guest]) -> None:
             wanted.append(Wanted(uuid, vm, when, HOST, uncovered, disks=disks, seconds=took))
             stored = int((size * 0.4 if back == DAYS - 1 else new * chance.uniform(0.5, 1.6)) * GIB)
             archive = wanted[-1].name
-            record(config.state, config.check, uuid=uuid, vm=vm, archive=archive, stored=stored, when=when)
+            record(config.state, config.check, source=uuid, name=vm, archive=archive, stored=stored, when=when)
     fill(site.repository, wanted)
     bulk = site.repository_path / "bulk"  # so that its size is in keeping with that past; it takes no space
     bulk.touch()
