@@ -30,6 +30,8 @@ from tasks.job import BackupJob, backup_job
 from tasks.limits import one_writer
 from tasks.logs import forward_to_run
 from tasks.names import is_deployed_alone
+from tasks.reading import Reading
+from tasks.remembering import remember_reading
 from tasks.report import BackupResult, publish
 
 PARTIAL = "Partial"
@@ -109,15 +111,17 @@ def _archive_once(job: BackupJob) -> tuple[FrozenPoint, Destinations]:
     require_one(ready)
     begun: Destinations = ()  # where borg may have kept what is no archive yet
     failed: Destinations = ()
-    try:
-        point = freeze_and_snapshot(job, facts)
-        begun = failed = tuple(each for each in ready if each.error is None)
-        made = create_archive(job, point, ready)
-        failed = tuple(each for before, each in zip(ready, made, strict=True) if each.error and not before.error)
-    finally:
-        _end_window(job, begun, failed)
+    with Reading(job) as reading:
+        try:
+            point = freeze_and_snapshot(job, facts, reading)
+            begun = failed = tuple(each for each in ready if each.error is None)
+            made = create_archive(job, point, ready)
+            failed = tuple(each for before, each in zip(ready, made, strict=True) if each.error and not before.error)
+        finally:
+            _end_window(job, begun, failed)
     verified = tuple(_verify(job, point, each) for each in made)
     require_one(verified)
+    remember_reading(job, point)
     return point, verified
 
 

@@ -25,6 +25,20 @@ class Quiesce(StrEnum):
     NEVER = "never"
 
 
+class ReadMode(StrEnum):
+    """Policy: how much of its disks a backup reads."""
+
+    CHANGED = "changed"  # what the guest wrote to since the last backup, where that is known
+    WHOLE = "whole"
+
+
+class Layout(StrEnum):
+    """How an archive holds a disk."""
+
+    IMAGE = "image"  # the image files of its chain, as they are
+    SEGMENTS = "segments"  # what the guest sees, in files of a few MiB
+
+
 class DomainState(StrEnum):
     """libvirt's domain states, as far as a backup tells them apart."""
 
@@ -172,6 +186,7 @@ class JournalEntry:
     repository: str = ""
     replicas: tuple[str, ...] = ()  # further repositories that it is written to
     archive: str = ""  # the archive in the making, under its unfinished name
+    checkpoint: str = ""  # the checkpoint that the run may have made
     life: str = ""  # of the qemu that ran when the run began; see infra.hypervisor.qemu_process
     pivoting: tuple[tuple[str, str], ...] = ()  # disk targets whose pivot was asked for, and of which qemu
     paused: bool = False  # we may have paused the guest, so that a commit gets ready
@@ -239,6 +254,11 @@ class StateDir:
     def keys(self) -> Path:
         """Exported repository keys."""
         return self.root / "keys"
+
+    @property
+    def segments(self) -> Path:
+        """What is remembered of each VM's disks, so that only what changed is read."""
+        return self.root / "segments"
 
     @property
     def upkeep(self) -> Path:

@@ -8,8 +8,8 @@ from infra.borg.client import ArchiveItem, CreateResult, Repository
 from infra.borg.comment import render_comment
 from infra.borg.messages import ArchiveProgress
 from infra.errors import ArchiveIncomplete, ArchiveNotFound, VmborgError
-from infra.manifest import ARCHIVE_DIR, ManifestDisk, expected_items
-from infra.model import ImageKind
+from infra.manifest import ARCHIVE_DIR, ManifestDisk, expected_items, segment_sizes
+from infra.model import ImageKind, Layout
 from tasks.destinations import ArchiveFigures, Destination, Destinations, DiskFigures, require_one
 from tasks.domains import FrozenPoint, image_stamps
 from tasks.job import BackupJob
@@ -27,12 +27,25 @@ _UNCHANGED = "U"
 
 
 def _figures(disk: ManifestDisk, created: CreateResult, items: dict[str, ArchiveItem]) -> DiskFigures:
+    if disk.layout is Layout.SEGMENTS:
+        return _figures_of_segments(disk, created, items)
     read = [image for image in disk.chain if created.files.get(f"/{image.archive_path}") != _UNCHANGED]
     return DiskFigures(
         target=disk.target,
         size=disk.virtual_size,
         read=sum(image.allocated for image in read),
         stored=sum(items[image.archive_path].unique or 0 for image in disk.chain),
+    )
+
+
+def _figures_of_segments(disk: ManifestDisk, created: CreateResult, items: dict[str, ArchiveItem]) -> DiskFigures:
+    paths = [f"{disk.archive_path}/{name}" for name in segment_sizes(disk.virtual_size, disk.segment)]
+    read = {path.rpartition(f"/{disk.archive_path}/")[2] for path in created.files if f"/{disk.archive_path}/" in path}
+    return DiskFigures(
+        target=disk.target,
+        size=disk.virtual_size,
+        read=sum(items[path].size for path in paths if path.rpartition("/")[2] in read),
+        stored=sum(items[path].unique or 0 for path in paths),
     )
 
 
@@ -45,7 +58,8 @@ def create_archive(job: BackupJob, point: FrozenPoint, destinations: Destination
     touched an image, or an image moved under the copy), and borg's typed errors; DomainStateChanged (a shut-off domain
     was started) in any case. What borg kept then is dropped by `drop_unfinished`, once the guest is back.
     """
-    sizes = [image.size for disk in point.facts.covered for image in disk.chain]
+    sizes = [image.size for disk in point.reading.whole_disks for image in disk.chain]
+    sizes += [disk.size for disk in point.reading.disks]
     usable = [(each, each.repository) for each in destinations if each.repository and not each.error]
     key = vm_key("progress", job.name, job.uuid)
     reporter = ProgressReporter(source=job.name, key=key, total=sum(sizes) * len(usable))
@@ -57,6 +71,8 @@ def create_archive(job: BackupJob, point: FrozenPoint, destinations: Destination
             report = _from(reporter, number * sum(sizes))
             with window.share(each.name, left=len(usable) - number) as stop:
                 written[each.name] = _create_one(job, point, each, repository, stop=stop, stamps=stamps, report=report)
+        point.reading.finish()
+        point.reading.stood_still = stamps == image_stamps(point.facts)
         if all(each.error is None for each in written.values()):
             reporter.finish()
     made = tuple(written.values())
@@ -86,11 +102,13 @@ def _create_one(
     try:
         if stop.error is not None:  # the window is over
             raise stop.error
+        point.reading.require_live()
         created = repository.create(
             job.unfinished_archive,
             _paths(job, point),
             comment=render_comment(_comment(job, point)),
             read_special=_has_block_device(point),
+            segments=point.reading.source,
             files_cache_suffix=job.uuid,
             on_progress=report,
             stop=stop.event,
@@ -104,7 +122,7 @@ def _create_one(
 
 
 def _paths(job: BackupJob, point: FrozenPoint) -> list[str]:
-    images = dict.fromkeys(image.content_path for disk in point.facts.covered for image in disk.chain)
+    images = dict.fromkeys(image.content_path for disk in point.reading.whole_disks for image in disk.chain)
     return [*images, f"{job.staging}/./{ARCHIVE_DIR}"]
 
 
@@ -123,7 +141,7 @@ def _comment(job: BackupJob, point: FrozenPoint) -> dict[str, str]:
         "frozen_ms": str(point.freeze.frozen_ms),
         "disks": ",".join(f"{disk.target}:{disk.base.virtual_size}" for disk in point.facts.covered),
         "uncovered": ",".join(disk.target for disk in point.facts.uncovered),
-        "layout": "image",
+        "layout": ",".join(sorted({disk.layout for disk in point.manifest.disks if disk.chain})),
         **({"dumps": " ".join(job.dumps)} if job.dumps else {}),
     }
 

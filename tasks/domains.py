@@ -33,6 +33,7 @@ from infra.process import HeldSignals
 from tasks import staging
 from tasks.job import BackupJob
 from tasks.policy import step
+from tasks.reading import Reading
 from tasks.recovery import Recovery, close_run, recover_entry
 
 logger = logging.getLogger("vmborg.backup")
@@ -50,6 +51,7 @@ class FrozenPoint:
     overlays: tuple[Overlay, ...]  # empty for a shut-off domain
     freeze: FreezeReport
     manifest: Manifest
+    reading: Reading
 
 
 @step("inspect", retries=True, timeout_s=INSPECT_TIMEOUT_S)
@@ -169,19 +171,22 @@ def plan_overlays(job: BackupJob, facts: DomainFacts) -> tuple[Overlay, ...]:
 
 
 @step("snapshot")
-def freeze_and_snapshot(job: BackupJob, facts: DomainFacts) -> FrozenPoint:
-    """Make the disks stand still: journal, freeze, one atomic snapshot of all disks, firmware state, thaw.
+def freeze_and_snapshot(job: BackupJob, facts: DomainFacts, reading: Reading) -> FrozenPoint:
+    """Make the disks stand still: journal, freeze, checkpoint, one atomic snapshot of all disks, firmware state, thaw.
 
-    A shut-off domain needs none of that. Raises FreezeFailed, ThawUnconfirmed, SnapshotFailed, JournalError.
+    A shut-off domain needs none of that. Then `reading` finds out what has to be read. Raises FreezeFailed,
+    ThawUnconfirmed, SnapshotFailed, JournalError.
     """
     directory = staging.prepare(job)
     boot_files = staging.copy_boot_files(directory, facts)
+    reading.begin(facts)
     overlays = plan_overlays(job, facts) if facts.running else ()
     if overlays:
-        firmware, report = _snapshot_live(job, facts, overlays, directory)
+        firmware, report = _snapshot_live(job, facts, overlays, directory, reading=reading)
     else:
         firmware = staging.copy_firmware_state(directory, facts)
         report = _offline_report(facts)
+    reading.open()
     manifest = staging.write_manifest(
         job,
         directory,
@@ -190,9 +195,11 @@ def freeze_and_snapshot(job: BackupJob, facts: DomainFacts) -> FrozenPoint:
         boot_files=(*firmware.boot_files, *boot_files),
         tpm=firmware.tpm,
         autostart=job.domain.autostart(),
+        readings=reading.by_target,
     )
     logger.info("consistency: %s (%s), frozen for %d ms", report.consistency, report.reason, report.frozen_ms)
-    return FrozenPoint(facts, overlays, report, manifest)
+    reading.log()
+    return FrozenPoint(facts, overlays, report, manifest, reading)
 
 
 def _offline_report(facts: DomainFacts) -> FreezeReport:
@@ -203,7 +210,7 @@ def _offline_report(facts: DomainFacts) -> FreezeReport:
 
 
 def _snapshot_live(
-    job: BackupJob, facts: DomainFacts, overlays: tuple[Overlay, ...], directory: Path
+    job: BackupJob, facts: DomainFacts, overlays: tuple[Overlay, ...], directory: Path, *, reading: Reading
 ) -> tuple[staging.FirmwareState, FreezeReport]:
     entry = JournalEntry(
         run_id=job.run_id,
@@ -217,6 +224,7 @@ def _snapshot_live(
         repository=job.policy.repository,
         replicas=job.policy.replicas,
         archive=job.unfinished_archive,
+        checkpoint=reading.wants_checkpoint,
         life=life_of(facts.uuid),
     )
     require_free_paths(overlays)
@@ -229,6 +237,7 @@ def _snapshot_live(
         deadline=job.policy.freeze_deadline,
         on_freeze=lambda: job.journal.write(replace(entry, freeze=True)),
     ) as window:
+        reading.mark()
         strays = take_snapshot(job.domain, facts, overlays, run_id=job.run_id)
         if strays:
             _refuse_strays(job, replace(entry, freeze=window.frozen, overlays=(*overlays, *strays)))

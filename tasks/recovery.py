@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 
 from infra.borg.client import Repository
 from infra.config.models import Config
-from infra.errors import ArchiveNotFound, DomainBusy, DomainNotFound, VmborgError
+from infra.errors import ArchiveNotFound, DomainBusy, DomainNotFound, HypervisorError, VmborgError
+from infra.hypervisor.checkpoints import drop_checkpoints
 from infra.hypervisor.commit_live import Deadlines
 from infra.hypervisor.connection import Hypervisor
 from infra.hypervisor.put_back import put_back
 from infra.journal.locks import domain_lock
 from infra.journal.store import Journal
 from infra.model import JournalEntry, PutBackReport, StateDir
+from tasks.memory import needed_checkpoints
 from tasks.repositories import open_repository
 
 logger = logging.getLogger("vmborg.recovery")
@@ -58,13 +60,25 @@ def close_run(config: Config, hypervisor: Hypervisor, journal: Journal, entry: J
     return report
 
 
+def _drop_checkpoint(config: Config, hypervisor: Hypervisor, entry: JournalEntry) -> tuple[str, ...]:
+    """Remove the checkpoint that a dead run made, unless its backup was good; what was done."""
+    try:
+        needed = needed_checkpoints(config.state, entry.uuid)
+        gone = drop_checkpoints(hypervisor.by_uuid(entry.uuid), keep=needed, only=entry.checkpoint)
+    except HypervisorError as error:
+        logger.warning("the checkpoint %s was not looked for: %s", entry.checkpoint, error.brief)
+        return ()
+    return tuple(f"removed the checkpoint {name}" for name in gone)
+
+
 def recover_entry(config: Config, hypervisor: Hypervisor, journal: Journal, entry: JournalEntry) -> Recovery:
     """`close_run`, and drop the archive that the dead run left unfinished. The caller holds the domain's lock.
 
     Raises what `close_run` raises.
     """
     report = close_run(config, hypervisor, journal, entry)
-    return _and_dropped(config, entry, Recovery(entry.uuid, entry.name, report.actions))
+    actions = (*report.actions, *_drop_checkpoint(config, hypervisor, entry))
+    return _and_dropped(config, entry, Recovery(entry.uuid, entry.name, actions))
 
 
 def _and_dropped(config: Config, entry: JournalEntry, recovery: Recovery) -> Recovery:
@@ -191,4 +205,5 @@ def _put_back_held(config: Config, hypervisor: Hypervisor, journal: Journal, ent
     except (VmborgError, OSError, ValueError) as error:
         logger.exception("%s could not be put back", entry.name)
         return Recovery(entry.uuid, entry.name, error=str(error))
-    return Recovery(entry.uuid, entry.name, report.actions, closed=True)
+    actions = (*report.actions, *_drop_checkpoint(config, hypervisor, entry))
+    return Recovery(entry.uuid, entry.name, actions, closed=True)

@@ -48,6 +48,7 @@ class BackupResult:
     dump_problems: tuple[str, ...] = ()
     unexpected: str = ""  # what is unexpected about the amount of new data
     repositories: tuple[RepositoryResult, ...] = ()  # all that it was to go to
+    stale: str = ""  # what had changed without a dirty bit, if anything: earlier archives are suspect then
 
     @property
     def partial(self) -> bool:
@@ -59,6 +60,7 @@ class BackupResult:
 def publish(job: BackupJob, point: FrozenPoint, destinations: Destinations, recovered: tuple[str, ...]) -> BackupResult:
     """Write the run's table artifact and emit the event `vmborg.archive.created`."""
     repository, figures = next((each.name, each.figures) for each in destinations if each.figures is not None)
+    how = {each.target: {"mode": each.mode, "reason": each.reason} for each in point.reading.told()}
     result = BackupResult(
         vm=job.name,
         uuid=job.uuid,
@@ -71,7 +73,7 @@ def publish(job: BackupJob, point: FrozenPoint, destinations: Destinations, reco
         stored=figures.stored,
         seconds=figures.seconds,
         borg_seconds=seconds_in_borg(destinations),
-        disks=tuple(asdict(disk) for disk in figures.disks),
+        disks=tuple({**asdict(disk), **how[disk.target]} for disk in figures.disks),
         uncovered=tuple(f"{disk.target}: {disk.reason}" for disk in point.facts.uncovered),
         recovered=recovered,
         dumps=job.dumps,
@@ -79,6 +81,7 @@ def publish(job: BackupJob, point: FrozenPoint, destinations: Destinations, reco
         # What is new to a replica says nothing about what is usual: its history is another one.
         unexpected=_growth(job, figures) if repository == job.policy.repository else "",
         repositories=tuple(repository_result(each) for each in destinations),
+        stale=point.reading.doubts,
     )
     create_table_artifact(
         key=vm_key("backup", job.name, job.uuid),
@@ -122,6 +125,7 @@ def _row(disk: dict[str, Any], result: BackupResult) -> dict[str, Any]:
         "disk": disk["target"],
         "size": size(disk["size"]),
         "read": size(disk["read"]),
+        "how": f"{disk['mode']}: {disk['reason']}",
         "stored": size(disk["stored"]),
         "frozen ms": result.frozen_ms,
         "consistency": result.consistency,
@@ -142,5 +146,6 @@ def _describe(result: BackupResult) -> str:
     lines += [f"Dumped just before: `{archive}`" for archive in result.dumps]
     lines += [f"**Not dumped:** {problem}" for problem in result.dump_problems]
     lines += [f"**Unexpected growth:** {result.unexpected}"] if result.unexpected else []
+    lines += [f"**Earlier archives are suspect:** {result.stale}"] if result.stale else []
     lines += [f"Recovered first: {action}" for action in result.recovered]
     return "\n\n".join(lines)

@@ -7,6 +7,7 @@ timestamp of an archive in its files cache, and so it is the manifest, not a dis
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,9 +26,11 @@ from infra.manifest import (
     ManifestDisk,
     ManifestImage,
     ManifestTpm,
+    disk_folder,
     render,
 )
-from infra.model import Disk, DomainFacts, FreezeReport, Image
+from infra.model import Disk, DomainFacts, FreezeReport, Image, Layout
+from infra.segments.decide import DiskReading
 from tasks.job import BackupJob
 
 _BOOT_FILE_NAMES = {"nvram": "nvram.fd", "kernel": "kernel", "initrd": "initrd", "dtb": "dtb"}
@@ -104,13 +107,19 @@ def write_manifest(
     boot_files: tuple[ManifestBootFile, ...],
     tpm: ManifestTpm | None,
     autostart: bool,
+    readings: Mapping[str, DiskReading],
 ) -> Manifest:
-    """Write both definitions, then the manifest as the newest file. Raises ManifestError."""
+    """Write both definitions, then the manifest as the newest file. Raises ManifestError.
+
+    `readings` are the disks that are read as segments, by their targets.
+    """
     (directory / "domain.xml").write_text(facts.inactive_xml, encoding="utf-8")
     if facts.live_xml:
         (directory / "domain-live.xml").write_text(facts.live_xml, encoding="utf-8")
     try:
-        manifest = _manifest(job, facts, freeze=freeze, boot_files=boot_files, tpm=tpm, autostart=autostart)
+        manifest = _manifest(
+            job, facts, freeze=freeze, boot_files=boot_files, tpm=tpm, autostart=autostart, readings=readings
+        )
     except ValidationError as error:
         raise ManifestError(
             f"What the VM {facts.name!r} consists of cannot be written into a manifest.",
@@ -130,6 +139,7 @@ def _manifest(
     boot_files: tuple[ManifestBootFile, ...],
     tpm: ManifestTpm | None,
     autostart: bool,
+    readings: Mapping[str, DiskReading],
 ) -> Manifest:
     return Manifest(
         vm=facts.name,
@@ -145,14 +155,17 @@ def _manifest(
         domain_xml=DOMAIN_XML,
         domain_live_xml=DOMAIN_LIVE_XML if facts.live_xml else None,
         autostart=autostart,
-        disks=tuple(_describe_disk(disk) for disk in facts.disks),
+        disks=tuple(_describe_disk(disk, readings.get(disk.target)) for disk in facts.disks),
         boot_files=boot_files,
         tpm=tpm,
     )
 
 
-def _describe_disk(disk: Disk) -> ManifestDisk:
+def _describe_disk(disk: Disk, reading: DiskReading | None) -> ManifestDisk:
     chain = tuple(_describe_image(image) for image in disk.chain)
+    if reading is not None:
+        seen = {"size": reading.size, "virtual_size": reading.size, "extracted": 0}
+        chain = (chain[0].model_copy(update={"archive_path": disk_folder(disk.target), **seen}),)
     return ManifestDisk(
         target=disk.target,
         verdict=disk.verdict,
@@ -160,8 +173,9 @@ def _describe_disk(disk: Disk) -> ManifestDisk:
         source=disk.source,
         serial=disk.serial,
         format=disk.base.format if disk.chain else "",
-        virtual_size=disk.base.virtual_size if disk.chain else 0,
-        layout="image",
+        virtual_size=chain[0].virtual_size if disk.chain else 0,
+        layout=Layout.SEGMENTS if reading else Layout.IMAGE,
+        segment=reading.segment if reading else 0,
         archive_path=chain[0].archive_path if chain else None,
         chain=chain,
     )

@@ -13,6 +13,7 @@ from tasks.checking.findings import check_findings
 from tasks.dumps.status import DumpStatus, dump_statuses
 from tasks.growth import dump_key, new_data, unexpected
 from tasks.health import Finding, Health, failed, vm_argument, worst
+from tasks.memory import suspect_findings
 from tasks.open_runs import NO_RUN, OpenRun, open_run, stray_overlays
 from tasks.replicas import behind
 from tasks.space import space_findings
@@ -197,6 +198,7 @@ def look(config: Config, *, now: datetime | None = None) -> Outlook:
     problems = [failed(error, subject=f"repository {name}", check="read") for name, error in catalogue.failures.items()]
     problems += [failed(error, subject="journal", check="read") for error in journal.problems]
     problems += [*check_findings(config), *space_findings(config)]
+    problems += suspect_findings(config.state, (archive.archive for archive in catalogue.archives))
     try:
         with Hypervisor.open(config.hypervisor.uri) as hypervisor:
             sources, state = _defined(config, hypervisor.domains(), catalogue), GONE

@@ -158,6 +158,8 @@ def _print(context: Context, outcomes: Sequence[Outcome]) -> None:
                     f"{result.vm}: not in the repository {each.repository}: {each.error['brief']}\n"
                     f"What to do: {each.error['remedy']}"
                 )
+        if result.stale:
+            context.output.note(f"{result.vm}: earlier archives are suspect: {result.stale}")
         if result.unexpected:
             context.output.note(f"{result.vm}: unexpected growth: {result.unexpected}")
         for problem in result.dump_problems:

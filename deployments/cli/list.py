@@ -20,23 +20,25 @@ if TYPE_CHECKING:
 def command(context: Context, *, vm: str | None, repository: str | None) -> int:
     """List the archives of every VM, or of VM (a name or the beginning of a UUID), oldest first.
 
-    Unfinished archives are marked; they are never restored. Exit code 1 if a repository could not be read.
+    Unfinished archives are marked; they are never restored. SUSPECT ones may hold stale data. Exit code 1 if a
+    repository could not be read.
     """
     from tasks.catalogue import read_catalogue, select
 
     catalogue = read_catalogue(context.config, only=repository)
+    doubtful = _suspects(context)
     archives = list(catalogue.archives) if vm is None else select(catalogue.archives, vm)
     errors = context.output.errors_of(catalogue.failures)
     if vm is not None and not archives:
         raise _none(vm, catalogue)
     context.output.document(
         {
-            "archives": [_data(archive) for archive in archives],
+            "archives": [{**_data(archive), "suspect": doubtful.get(archive.archive, "")} for archive in archives],
             "errors": errors,
         }
     )
     if archives:
-        _print(context, sorted(archives, key=lambda each: (each.vm, each.time)))
+        _print(context, sorted(archives, key=lambda each: (each.vm, each.time)), doubtful)
     elif not catalogue.failures:
         context.output.line("No archives yet: `vmborg backup --all` makes the first.")
     return exit_code_of(list(catalogue.failures.values()))
@@ -57,7 +59,19 @@ def _none(vm: str, catalogue: "Catalogue") -> ArchiveNotFound:
     )
 
 
-def _print(context: Context, archives: "list[VmArchive]") -> None:
+def _suspects(context: Context) -> dict[str, str]:
+    """Archives that may hold stale data; a file that cannot be read hides no archive."""
+    from infra.errors import JournalError
+    from tasks.memory import suspects
+
+    try:
+        return suspects(context.config.state)
+    except JournalError as error:
+        context.output.error_of("suspect archives", error)
+        return {}
+
+
+def _print(context: Context, archives: "list[VmArchive]", doubtful: dict[str, str]) -> None:
     several = len(context.config.repositories) > 1
     headers = ["VM", "time", "consistency", "disks", "size", "archive", *(["repository"] if several else [])]
     if any(archive.dumps for archive in archives):
@@ -66,7 +80,7 @@ def _print(context: Context, archives: "list[VmArchive]") -> None:
         [
             archive.vm,
             moment(archive.time),
-            archive.consistency if archive.finished else "UNFINISHED",
+            _judged(archive, suspect=archive.archive in doubtful),
             _disks(archive),
             size(archive.size),
             archive.archive,
@@ -76,6 +90,10 @@ def _print(context: Context, archives: "list[VmArchive]") -> None:
         for archive in archives
     ]
     context.output.table(headers, rows, right=("size",))
+
+
+def _judged(archive: "VmArchive", *, suspect: bool) -> str:
+    return ("SUSPECT" if suspect else archive.consistency) if archive.finished else "UNFINISHED"
 
 
 def _disks(archive: "VmArchive") -> str:

@@ -24,6 +24,7 @@ from infra.borg.answers import (
 )
 from infra.borg.command import Finished, Target, extract_target, run_borg
 from infra.borg.messages import ArchiveProgress, Message, PercentProgress
+from infra.borg.segments import SegmentSource
 from infra.errors import RepositoryLocked, RepositoryNotFound
 
 __all__ = ["ArchiveInfo", "ArchiveItem", "CreateResult", "Repository", "RepositoryInfo"]
@@ -33,6 +34,8 @@ CHUNKER = f"fixed,{BLOCK}"
 """Blocks of 4 MiB: images change in place, and a fixed chunker is half the work of a rolling one (borg docs:
 usage/notes). Without --sparse, which cuts them from where data begins after a hole, not from the beginning of the
 file: one write into that hole moves them all (docs/adr/0017-blocks-from-the-beginning.md)."""
+
+_IMAGES = ("--filter", "AMUCE", "--chunker-params", CHUNKER)
 
 FILES_CACHE = "ctime,size,inode"
 """What has to be as it was for a file not to be read again. While it is read, only its mtime must stay: a clone that
@@ -215,10 +218,11 @@ class Repository:
         comment: str,
         files_cache_suffix: str,
         read_special: bool = False,
+        segments: SegmentSource | None = None,
         on_progress: Callable[[ArchiveProgress], None] | None = None,
         stop: threading.Event | None = None,
     ) -> CreateResult:
-        """Store `paths`. Images are cut into fixed blocks; one of zeros, or of a hole, is stored once.
+        """Store `paths`, and `segments`. They are cut into fixed blocks; one of zeros, or of a hole, is stored once.
 
         `read_special` stores the content of block devices; without it borg stores an empty node and exits 0.
         `files_cache_suffix` gives each VM a files cache of its own: borg forgets what 20 other backups did not see.
@@ -228,12 +232,13 @@ class Repository:
         """
         watch = CreateWatch(on_progress)
         done = self._borg(
-            *("create", "--json", "--list", "--filter", "AMUCE", "--progress", *CONTENT_ONLY),
-            *("--chunker-params", CHUNKER, "--files-cache", FILES_CACHE, "--files-changed", "mtime"),
+            *("create", "--json", "--list", "--progress", *CONTENT_ONLY, *(segments.options if segments else _IMAGES)),
+            *("--files-cache", FILES_CACHE, "--files-changed", "mtime"),
             *("--compression", self.compression, "--comment", comment),
             *("--checkpoint-interval", str(CHECKPOINT_INTERVAL_S)),
             *(["--read-special"] if read_special else []),
-            *(self._named(archive), "--", *paths),
+            *(self._named(archive), "--", *paths, *([segments.path] if segments else [])),
+            prefix=segments.prefix if segments else (),
             listener=watch,
             stop=stop,
             env={"BORG_FILES_CACHE_SUFFIX": files_cache_suffix},

@@ -95,13 +95,14 @@ def run_borg(  # noqa: PLR0913 - each is a thing that callers vary
     output: IO[bytes] | None = None,
     read_ahead: Sequence[str] = (),
     timeout: float | None = None,
+    prefix: Sequence[str] = (),
 ) -> Finished:
     """Run one borg command to its end, and return what it wrote on stdout.
 
     `arguments` begin with the command's name. `listener` gets every message. When `stop` is set, borg is ended with
     SIGTERM: it releases its locks and keeps no archive (borg docs: internals/frontends, Signal.SIGTERM). `read_ahead`
     are files that it reads from beginning to end. `timeout` bounds in seconds what it takes beside waiting for a lock:
-    a repository may hang.
+    a repository may hang. `prefix` is a program that starts borg in its own place, such as nsenter.
 
     Raises BorgError's subtypes for every exit code but 0, RepositoryUnreachable at the end of `timeout`, StorageError
     when borg's own folder cannot be made.
@@ -116,7 +117,7 @@ def run_borg(  # noqa: PLR0913 - each is a thing that callers vary
     secret = {"BORG_PASSPHRASE_FD": target.passphrase or ""}
     begun = time.monotonic()
     with spawn(
-        argv,
+        [*prefix, *argv],
         env={**environment(target), **(env or {})},
         cwd=str(cwd) if cwd else None,
         secrets=secret,

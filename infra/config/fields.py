@@ -89,6 +89,18 @@ Duration = Annotated[
 Size = Annotated[ByteSize, PlainSerializer(render_size, return_type=str), WithJsonSchema(_SIZE_SCHEMA)]
 
 
+_SMALLEST_CHUNK, _LARGEST_CHUNK = 64 * 1024, 4 * 1024**2
+
+
+def _chunk(size: ByteSize) -> ByteSize:
+    if not _SMALLEST_CHUNK <= size <= _LARGEST_CHUNK or size & (size - 1):
+        raise ValueError("must be a power of two from 64KiB to 4MiB")
+    return size
+
+
+ChunkSize = Annotated[Size, AfterValidator(_chunk)]
+
+
 def _absolute(path: Path) -> Path:
     if not path.is_absolute():
         raise ValueError("must be an absolute path")

@@ -25,6 +25,7 @@ logger = logging.getLogger("vmborg.hypervisor")
 T = TypeVar("T")
 
 _STATES = {1: DomainState.RUNNING, 3: DomainState.PAUSED, 5: DomainState.SHUT_OFF}
+_KEEP, _DROP = codes.Undefine.KEEP_NVRAM | codes.Undefine.KEEP_TPM, codes.Undefine.NVRAM | codes.Undefine.TPM
 _UNDEFINE = codes.Undefine.MANAGED_SAVE | codes.Undefine.SNAPSHOTS_METADATA | codes.Undefine.CHECKPOINTS_METADATA
 
 
@@ -59,8 +60,6 @@ class Domain:
 
     def _act(self, what: str, operation: "Callable[[RawDomain], T]", *, seconds: float = CALL_S) -> T:
         return self._link.act_domain(self.uuid, what=f"{what} {self._name!r}", operation=operation, seconds=seconds)
-
-    # ------------------------------------------------------------------------------------------------ reading
 
     @property
     def name(self) -> str:
@@ -163,8 +162,6 @@ class Domain:
         """A definition of this domain, parsed, the volumes of storage pools as paths."""
         return domain_xml.parse_domain(xml, volume_path=self.volume_path)
 
-    # ---------------------------------------------------------------------------------------- the guest agent
-
     def agent_connected(self) -> bool:
         """Whether an agent has opened its channel. A frozen or stopped agent counts as connected."""
         xml = self.live_xml()
@@ -215,12 +212,19 @@ class Domain:
             for mountpoint, device, kind, disks in found
         )
 
-    # ------------------------------------------------------------------------------------------------- acting
-
     def snapshot(self, xml: str) -> None:
         """Take one external snapshot of the disks named in `xml`: all or none, and no metadata is kept."""
         flags = codes.Snapshot.DISK_ONLY | codes.Snapshot.ATOMIC | codes.Snapshot.NO_METADATA
         self._act("The snapshot of", lambda raw: raw.snapshotCreateXML(xml, flags))
+
+    def checkpoint(self, xml: str) -> None:
+        """Begin a dirty bitmap on the disks that `xml` names: on all of them or none."""
+        self._act("The checkpoint of", lambda raw: raw.checkpointCreateXML(xml, 0))
+
+    def drop_checkpoint(self, name: str, *, metadata_only: bool = False) -> None:
+        """Remove a checkpoint and its bitmaps, or only what libvirt knows of it."""
+        flags = codes.CHECKPOINT_METADATA_ONLY if metadata_only else 0
+        self._act("A checkpoint of", lambda raw: raw.checkpointLookupByName(name).delete(flags))
 
     def block_commit(self, target: str, *, base: str, top: str | None = None, bandwidth: int = 0) -> None:
         """Begin the active block commit of a disk into `base`. `bandwidth` in MiB/s, 0 for no limit.
@@ -289,7 +293,4 @@ class Domain:
 
         Else libvirt deletes the NVRAM file and, since 8.9, the TPM state.
         """
-        keep = codes.Undefine.KEEP_NVRAM | codes.Undefine.KEEP_TPM
-        drop = codes.Undefine.NVRAM | codes.Undefine.TPM
-        flags = _UNDEFINE | (keep if keep_nvram else drop)
-        self._act("Undefining", lambda raw: raw.undefineFlags(flags))
+        self._act("Undefining", lambda raw: raw.undefineFlags(_UNDEFINE | (_KEEP if keep_nvram else _DROP)))

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 from infra.errors import CommandFailed, CommandTimedOut, CommitFailed, DomainStateChanged, ImageError, VmborgError
 from infra.hypervisor import images
-from infra.hypervisor.qcow2_header import Qcow2Header, parse_header
 from infra.hypervisor.recovery_plan import Content
 from infra.model import ImageKind, Overlay, Phase
 from infra.process import run
+from infra.qcow2.header import Qcow2Header, parse_header
 
 GONE = (0, 0)
 """`stamp` of a file that is not there."""

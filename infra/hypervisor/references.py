@@ -15,7 +15,7 @@ from typing import Any, cast
 from infra.errors import DomainNotFound, ImageError
 from infra.hypervisor.connection import Domain, Hypervisor
 from infra.hypervisor.domain_xml import all_paths, all_volumes
-from infra.hypervisor.qcow2_header import read_header
+from infra.qcow2.header import read_header
 
 logger = logging.getLogger("vmborg.hypervisor")
 

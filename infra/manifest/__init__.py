@@ -11,6 +11,7 @@ from infra.manifest.models import (
     ManifestImage,
     ManifestTpm,
 )
+from infra.manifest.segments import SEGMENTS_DIR, disk_folder, segment_name, segment_sizes
 from infra.manifest.text import expected_items, parse, render
 
 __all__ = [
@@ -18,12 +19,16 @@ __all__ = [
     "DOMAIN_LIVE_XML",
     "DOMAIN_XML",
     "MANIFEST_PATH",
+    "SEGMENTS_DIR",
     "Manifest",
     "ManifestBootFile",
     "ManifestDisk",
     "ManifestImage",
     "ManifestTpm",
+    "disk_folder",
     "expected_items",
     "parse",
     "render",
+    "segment_name",
+    "segment_sizes",
 ]

@@ -10,7 +10,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from infra.model import Consistency, ImageKind, Verdict
+from infra.manifest.segments import MOST_SEGMENTS, SEGMENTS_DIR, disk_folder
+from infra.model import Consistency, ImageKind, Layout, Verdict
 
 ARCHIVE_DIR = "vmborg"
 """The directory of an archive that holds the manifest and everything that is no disk."""
@@ -86,9 +87,10 @@ class ManifestDisk(_Part):
     serial: Text = ""
     format: Text = ""
     virtual_size: Size = 0
-    layout: Literal["image"] = "image"
+    layout: Layout = Layout.IMAGE
+    segment: Annotated[int, Field(ge=0, le=64 * 1024**2)] = 0  # bytes of each but the last; with layout `segments` only
     archive_path: ArchivePath | None = None
-    chain: tuple[ManifestImage, ...] = ()
+    chain: tuple[ManifestImage, ...] = ()  # of layout `segments`: the image that they were read from
 
     @model_validator(mode="after")
     def _has_images_if_covered(self) -> Self:
@@ -96,6 +98,22 @@ class ManifestDisk(_Part):
             raise ValueError("images belong to a covered disk, and to no other")
         if self.archive_path != (self.chain[0].archive_path if self.chain else None):
             raise ValueError("archive_path must be that of the chain's first image")
+        return self
+
+    @model_validator(mode="after")
+    def _has_segments_if_it_says_so(self) -> Self:
+        if self.layout is Layout.IMAGE:
+            if self.segment:
+                raise ValueError("an image has no segments")
+            return self
+        if len(self.chain) != 1 or self.archive_path != disk_folder(self.target):
+            raise ValueError(f"a disk in segments is one image, in {disk_folder(self.target)}")
+        if (self.chain[0].format, self.chain[0].kind) != ("qcow2", ImageKind.FILE):
+            raise ValueError("a disk in segments was a qcow2 image")
+        if not self.segment or self.virtual_size > self.segment * MOST_SEGMENTS:
+            raise ValueError("its segments are too small")
+        if {self.chain[0].size, self.chain[0].virtual_size} != {self.virtual_size}:
+            raise ValueError("its segments hold what the guest sees")
         return self
 
 
@@ -152,6 +170,9 @@ class Manifest(_Part):
             raise ValueError("two files have one place in the archive")
         if any(path.startswith(f"{ARCHIVE_DIR}/") for path in images):
             raise ValueError(f"{ARCHIVE_DIR}/ is no place for images")
+        whole = [image.archive_path for disk in self.disks if disk.layout is Layout.IMAGE for image in disk.chain]
+        if len(whole) < len(images) and any(path.startswith(f"{SEGMENTS_DIR}/") for path in whole):
+            raise ValueError(f"{SEGMENTS_DIR}/ is no place for images beside segments")
         return self
 
     def _metadata_paths(self) -> Iterator[str]:

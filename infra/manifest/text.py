@@ -7,6 +7,8 @@ from pydantic import ValidationError
 
 from infra.errors import ManifestError
 from infra.manifest.models import MANIFEST_PATH, Manifest
+from infra.manifest.segments import segment_sizes
+from infra.model import Layout
 
 _SUPPORTED = 1
 _LONGEST = 16 * 1024 * 1024  # characters; a manifest of a thousand disks has less than one
@@ -58,7 +60,11 @@ def expected_items(manifest: Manifest) -> dict[str, int | None]:
     if manifest.domain_live_xml:
         items[manifest.domain_live_xml] = None
     for disk in manifest.disks:
-        items |= {image.archive_path: image.size for image in disk.chain}
+        if disk.layout is Layout.SEGMENTS:
+            sizes = segment_sizes(disk.virtual_size, disk.segment)
+            items |= {f"{disk.archive_path}/{name}": size for name, size in sizes.items()}
+        else:
+            items |= {image.archive_path: image.size for image in disk.chain}
     items |= {file.archive_path: file.size for file in manifest.boot_files}
     if manifest.tpm:
         items |= {f"{manifest.tpm.archive_dir}/{name}": None for name in manifest.tpm.files}

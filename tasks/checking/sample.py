@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from infra.borg.client import Repository
 from infra.errors import ArchiveIncomplete
 from infra.manifest import ARCHIVE_DIR, Manifest, ManifestImage, parse
+from infra.model import Layout
 
 _HEAD = 4096
 _BLOCK = 1024 * 1024
@@ -47,9 +48,9 @@ def read_sample(repository: Repository, archive: str) -> Sample:
     manifest = parse(repository.extract_stdout(archive, f"{ARCHIVE_DIR}/manifest.json"))
     wrong: list[str] = []
     files = size = 0
-    for image in _images(manifest):
+    for image, layout in _images(manifest):
         read = _read(repository, archive, image.archive_path)
-        wrong += [f"{image.archive_path}: {problem}" for problem in _image_problems(image, read)]
+        wrong += [f"{image.archive_path}: {problem}" for problem in _image_problems(image, layout, read)]
         files, size = files + 1, size + read.size
     for file in manifest.boot_files:
         read = _read(repository, archive, file.archive_path)
@@ -65,17 +66,18 @@ def read_sample(repository: Repository, archive: str) -> Sample:
     return Sample(archive, files, size)
 
 
-def _images(manifest: Manifest) -> Iterator[ManifestImage]:
+def _images(manifest: Manifest) -> Iterator[tuple[ManifestImage, Layout]]:
     """Each image once: linked clones share their template."""
-    yield from {image.archive_path: image for disk in manifest.disks for image in disk.chain}.values()
+    found = {image.archive_path: (image, disk.layout) for disk in manifest.disks for image in disk.chain}
+    yield from found.values()
 
 
-def _image_problems(image: ManifestImage, read: _Read) -> Iterator[str]:
+def _image_problems(image: ManifestImage, layout: Layout, read: _Read) -> Iterator[str]:
     if read.size != image.size:
         yield f"{read.size} bytes, {image.size} expected"
     if image.format == "raw" and read.size != image.virtual_size:
         yield f"a raw image of {read.size} bytes, {image.virtual_size} expected"
-    if image.format == "qcow2":
+    if image.format == "qcow2" and layout is Layout.IMAGE:  # segments are what the guest sees
         if not read.head.startswith(_QCOW2) or len(read.head) < _VIRTUAL_SIZE.size:
             yield "its header is not that of a qcow2 image"
         elif _VIRTUAL_SIZE.unpack_from(read.head)[0] != image.virtual_size:

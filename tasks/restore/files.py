@@ -17,9 +17,10 @@ from infra.borg.client import Repository
 from infra.errors import ArchiveIncomplete, ImageError, TargetExists, UnsafeArchive
 from infra.hypervisor import images
 from infra.hypervisor.image_info import SUPPORTED_FORMATS
-from infra.hypervisor.qcow2_header import read_header
 from infra.manifest import ManifestImage
+from infra.qcow2.header import read_header
 from tasks.restore.model import ChainPlan, FilePlan, Plan, Rule, TpmPlan
+from tasks.restore.segments import extract_disk
 from tasks.restore.workspace import Workspace
 
 IMAGE_TIMEOUT_S = 24 * 3600.0
@@ -56,14 +57,20 @@ def extract_images(
     for directory, files in by_directory.items():
         staging = workspace.staging(directory)
         before = done
-        repository.extract(
-            archive,
-            [file.archive_path for file in files],
-            staging,
-            on_progress=lambda step, before=before: progress(before + step.current, total),
-        )
+        whole = [file for file in files if not file.segments]
+        if whole:
+            repository.extract(
+                archive,
+                [file.archive_path for file in whole],
+                staging,
+                on_progress=lambda step, before=before: progress(before + step.current, total),
+            )
         for file in files:
-            staged[file.archive_path] = Staged(file, _accept(staging / file.archive_path, file))
+            path = staging / file.archive_path
+            if file.segments:
+                extract_disk(repository, archive, file, path)
+                progress(done + file.size, total)
+            staged[file.archive_path] = Staged(file, path if file.segments else _accept(path, file))
             done += file.size
     return staged
 

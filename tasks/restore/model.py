@@ -67,6 +67,7 @@ class FilePlan:
     allocated: int  # what it takes of a file system in the end
     extracted: int = 0  # what it takes until its holes are dug, if more
     beside: str = ""  # where it goes when a different one is kept
+    segments: bool = False  # it is made of the segments of a disk; `size` is what the guest sees
     sha256: str = ""
 
     @property

@@ -15,7 +15,7 @@ from infra.hypervisor.inspect import SWTPM_DIR, tpm_dir
 from infra.hypervisor.restore_xml import DiskPlace, RewritePlan
 from infra.hypervisor.system_paths import is_system_path
 from infra.manifest import Manifest, ManifestDisk, ManifestImage
-from infra.model import ImageKind, Verdict
+from infra.model import ImageKind, Layout, Verdict
 from tasks.restore.checks import require_agreement, require_distinct, require_free, require_left_out, require_safe
 from tasks.restore.model import ChainPlan, DevicePlan, FilePlan, Host, Mode, Plan, Rule, TpmPlan, Wish
 
@@ -101,7 +101,8 @@ class _Builder:
             rule = Rule.KEEP if depth else Rule.REPLACE
             beside = self._beside(target, own) if depth else ""
         elif self.wish.mode is Mode.FILES:
-            target = f"{self.wish.to}/{image.archive_path}"
+            suffix = ".qcow2" if disk.layout is Layout.SEGMENTS else ""
+            target = f"{self.wish.to}/{image.archive_path}{suffix}"
         return FilePlan(
             image.archive_path,
             target,
@@ -110,6 +111,7 @@ class _Builder:
             allocated=image.allocated,
             extracted=image.extracted,
             beside=beside,
+            segments=disk.layout is Layout.SEGMENTS,
         )
 
     def _beside(self, target: str, elsewhere: str) -> str:

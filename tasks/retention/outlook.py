@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from infra.config.models import Config, Retention
+from infra.config.models import Config
+from infra.config.retention import Retention
 from infra.retention.holds import RETIRED, Mark, held_names, mark_facts, mark_name, spent_marks
 from infra.retention.plan import Decision, forget_source, keep_source, plan_source, thin_source
 from infra.retention.retired import (

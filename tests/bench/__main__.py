@@ -1,4 +1,6 @@
-"""Run the bench: python -m tests.bench [--write FILE | dumps | retention]. Exit code 1 when a bound is missed.
+"""Run the bench: python -m tests.bench [PART] [--write FILE]. Exit code 1 when a bound is missed.
+
+PART is dumps, retention or changed; `story N SEED` is no measurement, but a test of so many backups.
 
 The article's way is run with its own commands on the same disk of the same guest, in the same run, in turn with ours.
 """
@@ -14,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.bench import dumps, retention
+from tests.bench import changed, dumps, retention
 from tests.bench.figures import Figure, absolute, ratio, speed, table, write_between
 from tests.bench.world import BIN, MIB, NAME, URI, Timed, World, build, drop_caches, usual_read_ahead
 from tests.e2e.prefect_server import running_server
@@ -27,14 +29,18 @@ ROUNDS = 3
 
 def main(arguments: list[str]) -> int:
     """Measure, print, write; return the exit code."""
-    part = arguments[0] if arguments[:1] in (["dumps"], ["retention"]) else ""
+    if arguments[:1] == ["story"] and len(arguments) == 3:
+        return changed.story(int(arguments[1]), int(arguments[2]))
+    part = arguments[0] if arguments[:1] in (["dumps"], ["retention"], ["changed"]) else ""
     rest = arguments[1:] if part else arguments
     target = Path(rest[1]) if rest[:1] == ["--write"] and len(rest) == 2 else None
     if (rest and target is None) or (part == "retention" and rest):
-        print("usage: python -m tests.bench [--write FILE | dumps [--write FILE] | retention]")
+        print("usage: python -m tests.bench [--write FILE | dumps|changed [--write FILE] | retention | story N SEED]")
         return 2
+    if part == "retention":
+        return retention.main()
     if part:
-        return dumps.main(target) if part == "dumps" else retention.main()
+        return {"dumps": dumps.main, "changed": changed.main}[part](target)
     daemons = ensure_daemons()
     try:
         with image_dir("bench") as root, usual_read_ahead(root):

@@ -20,6 +20,7 @@ URI = "qemu:///system"
 NAME = "vmborg-bench"
 MIB = 1024**2
 DATA = 3 * 1024 * MIB + 256 * MIB
+DISK = "6G"
 BIN = Path(sys.prefix) / "bin"
 _PASSPHRASE = "only-for-the-bench"
 
@@ -38,6 +39,7 @@ class World:
     """Where everything is."""
 
     root: Path
+    named: str = "vmborg.yaml"
 
     @property
     def image(self) -> Path:
@@ -47,7 +49,7 @@ class World:
     @property
     def config(self) -> Path:
         """vmborg's configuration."""
-        return self.root / "vmborg.yaml"
+        return self.root / self.named
 
     def vmborg(self, *arguments: str, env: dict[str, str] | None = None) -> Timed:
         """Run `vmborg --json`."""
@@ -166,7 +168,7 @@ def _make_image(world: World) -> None:
     )
     _write(files / "noise", noise, lambda: generator.randbytes(MIB))
     raw = world.root / "raw"
-    run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-d", str(files), str(raw), "6G"], timeout=1200)
+    run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-d", str(files), str(raw), DISK], timeout=1200)
     run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(world.image)], timeout=1200)
     shutil.rmtree(files)
     raw.unlink()

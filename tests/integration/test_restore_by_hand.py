@@ -82,10 +82,12 @@ def test_the_document_has_the_blocks_that_are_tested_here() -> None:
         "",
         "Find the archive",
         "Extract",
+        "Disks in segments",
         "The VM is gone: back to where it was",
         "Beside the original",
         "A linked clone beside the original",
         "One disk",
+        "One disk in segments",
         "A block device",
     }
 

@@ -20,11 +20,11 @@ from infra.errors import ConfigError, DomainXmlError, UnsafeArchive
 from infra.hypervisor.definition import with_base
 from infra.hypervisor.domain_xml import all_paths, all_volumes, disk_sources, is_live, parse_domain
 from infra.hypervisor.outside import outside_targets
-from infra.hypervisor.qcow2_header import Qcow2Header, parse_header
 from infra.hypervisor.restore_trust import TrustFacts, check_trust
 from infra.hypervisor.restore_xml import DiskPlace, RewritePlan, rewrite
 from infra.journal.store import VERSION, Journal
 from infra.model import ImageKind, JournalEntry, Overlay
+from infra.qcow2.header import Qcow2Header, parse_header
 from tests.unit.hypervisor.recorded import NAMES, xml
 from tests.unit.manifest.sample import places, spoil
 from tests.unit.test_journal import ENTRY, UUID

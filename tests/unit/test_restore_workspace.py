@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import ImageError, NoSpace, TargetExists
-from infra.hypervisor.qcow2_header import parse_header, read_header
+from infra.qcow2.header import parse_header, read_header
 from tasks.restore.workspace import Workspace, former_files, leftovers, require_space
 
 

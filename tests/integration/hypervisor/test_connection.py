@@ -51,6 +51,7 @@ def test_single_numbers_are_libvirts() -> None:
         "VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC": codes.BLOCK_JOB_ABORT_ASYNC,
         "VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT": codes.BLOCK_JOB_ABORT_PIVOT,
         "VIR_DOMAIN_START_PAUSED": codes.START_PAUSED,
+        "VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY": codes.CHECKPOINT_METADATA_ONLY,
         "VIR_DOMAIN_PAUSED_IOERROR": codes.PAUSED_IOERROR,
     }
     assert {name: getattr(libvirt, name) for name in names} == names

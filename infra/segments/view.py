@@ -1,0 +1,129 @@
+"""Frozen disks, mounted as segments for borg, while a block runs."""
+
+import json
+import os
+import select
+import sys
+from array import array
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.errors import CommandTimedOut, StorageError
+from infra.manifest import segment_name
+from infra.process import Child, spawn
+from infra.segments import serve
+from infra.segments.decide import DiskReading
+from infra.segments.mount import DEVICE
+
+_CODE_ROOT = Path(__file__).resolve().parents[2]
+_START_S, _END_S = 60.0, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What was read through a view. Bytes."""
+
+    read: int
+    seen: Mapping[str, "array[int]"]  # by disk target: a checksum of each segment that was read
+
+
+class SegmentView:
+    """A mount that is there. Programs see it if they are started with `prefix`."""
+
+    def __init__(self, child: Child, directory: Path, readings: Sequence[DiskReading]) -> None:
+        self._child = child
+        self._readings = readings
+        self.directory = directory
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """What to put before a program's name, to have it see the mount (nsenter(1))."""
+        return ("nsenter", f"--mount=/proc/{self._child.pid}/ns/mnt", "--")
+
+    def require_live(self) -> None:
+        """Raise StorageError unless the mount is there and shows the disks: an empty folder would be archived too."""
+        seen_from_here = Path(f"/proc/{self._child.pid}/root{self.directory}")
+        try:
+            for reading in self._readings:
+                found = (seen_from_here / reading.target / segment_name(0)).stat()
+                if (found.st_ctime_ns, found.st_size) != (reading.generations[0], min(reading.segment, reading.size)):
+                    raise _dead(self.directory, f"{reading.target}: its first segment is not the one to be read")
+        except OSError as error:
+            raise _dead(self.directory, str(error)) from error
+
+    def finish(self) -> Served:
+        """End it, and tell what was read. Raises StorageError when it died on the way."""
+        self._child.stdin.close()
+        text = self._child.stdout.read()
+        try:
+            code = self._child.wait(_END_S)
+        except CommandTimedOut as error:
+            raise _dead(self.directory, error.brief) from error
+        if code != 0:
+            raise _dead(self.directory, f"it ended with {code}\n{self._child.stderr.read()[-2000:]}")
+        report: dict[str, Any] = json.loads(text)
+        seen = {
+            reading.target: serve.unpacked(packed)
+            for reading, packed in zip(self._readings, report["seen"], strict=True)
+        }
+        return Served(report["read"], seen)
+
+
+def supported() -> str:
+    """Why nothing can be mounted on this host; "" when it can, as far as can be told without trying."""
+    return "" if Path(DEVICE).exists() else f"the host has no {DEVICE} (modprobe fuse)"
+
+
+@contextmanager
+def segment_view(directory: Path, readings: Sequence[DiskReading]) -> Generator[SegmentView]:
+    """Mount these frozen disks at `directory`, for the block. Raises StorageError when that is not possible."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    argv = [sys.executable, "-P", "-m", serve.__name__]
+    search = os.pathsep.join(filter(None, (str(_CODE_ROOT), os.environ.get("PYTHONPATH", ""))))
+    with spawn(argv, env={"PYTHONPATH": search}, stdin=True, own_session=True) as child:
+        _tell(child, directory, readings)
+        view = SegmentView(child, directory, readings)
+        view.require_live()
+        yield view
+
+
+def _tell(child: Child, directory: Path, readings: Sequence[DiskReading]) -> None:
+    """Say what to serve, and wait until it is served."""
+    disks = [
+        {
+            "target": reading.target,
+            "path": reading.path,
+            "segment": reading.segment,
+            "generation": reading.generation,
+            "generations": serve.packed(reading.generations),
+        }
+        for reading in readings
+    ]
+    try:
+        child.stdin.write(json.dumps({"directory": str(directory), "disks": disks}) + "\n")
+        child.stdin.flush()
+    except BrokenPipeError as error:
+        raise _dead(directory, child.stderr.read()[-2000:]) from error
+    answered = bool(select.select([child.stdout], [], [], _START_S)[0])
+    said = child.stdout.readline().strip() if answered else f"nothing came within {_START_S:.0f} s"
+    if said != serve.READY:
+        raise _dead(directory, _voice(said) or child.stderr.read()[-2000:])
+
+
+def _voice(said: str) -> str:
+    try:
+        facts: dict[str, str] = json.loads(said)
+        return f"{facts['brief']} {facts['evidence']}"
+    except (ValueError, KeyError, TypeError):
+        return said
+
+
+def _dead(directory: Path, why: str) -> StorageError:
+    return StorageError(
+        f"The disks are not shown as segments at {directory}.",
+        evidence=why,
+        remedy="Set `read: whole` for this VM if it happens again; it reads the images themselves.",
+    )

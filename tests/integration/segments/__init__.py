@@ -1,0 +1,1 @@
+"""Reading only what changed, against real images, borg and guests."""

@@ -1,0 +1,1 @@
+"""Reading only what changed: what needs no program."""
