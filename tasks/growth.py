@@ -4,6 +4,7 @@ Each backup's figure is kept below `state_dir`, one file a VM or dump host, so t
 host.
 """
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any, cast
 
 from infra.borg.names import encode
 from infra.config.upkeep import CheckConfig
+from infra.errors import JournalError
 from infra.journal.facts import read_facts, write_facts
 from infra.model import StateDir
 from tasks.units import size
 from tasks.upkeep import stamp
+
+logger = logging.getLogger("vmborg.growth")
 
 _KEPT = 60
 _ENOUGH = 3  # earlier backups without which nothing is called usual; the first one stores everything
@@ -39,8 +43,21 @@ def dump_key(host: str) -> str:
 def record(
     state: StateDir, policy: CheckConfig, *, source: str, name: str, archive: str, stored: int, when: datetime
 ) -> str:
-    """Judge a backup by the earlier ones and remember it. What is unexpected, or "". Raises JournalError."""
-    path = _path(state, source)
+    """Judge a backup by the earlier ones and remember it. What is unexpected, or "".
+
+    A verdict that cannot be kept does not spoil a good archive: it is logged, and not known.
+    """
+    try:
+        verdict = _record(_path(state, source), policy, name=name, archive=archive, stored=stored, when=when)
+    except JournalError as error:
+        logger.warning("the growth of %s is not known: %s", name, error.brief)
+        return ""
+    if verdict:
+        logger.warning("unexpected growth of %s: %s", name, verdict)
+    return verdict
+
+
+def _record(path: Path, policy: CheckConfig, *, name: str, archive: str, stored: int, when: datetime) -> str:
     past = _entries(read_facts(path))
     verdict = judge([each["stored"] for each in past], stored, policy)
     entry = {"archive": archive, "stored": stored, "time": stamp(when), "unexpected": verdict}

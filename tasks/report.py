@@ -7,7 +7,6 @@ from typing import Any
 from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
-from infra.errors import JournalError
 from tasks.destinations import (
     ArchiveFigures,
     Destinations,
@@ -101,23 +100,15 @@ def publish(job: BackupJob, point: FrozenPoint, destinations: Destinations, reco
 
 
 def _growth(job: BackupJob, figures: ArchiveFigures) -> str:
-    """Judge the amount of new data; a verdict that cannot be kept does not spoil a good archive."""
-    try:
-        said = record(
-            job.state,
-            job.config.check,
-            source=job.uuid,
-            name=job.name,
-            archive=figures.archive,
-            stored=figures.stored,
-            when=job.started,
-        )
-    except JournalError as error:
-        logger.warning("the growth of %s is not known: %s", job.name, error.brief)
-        return ""
-    if said:
-        logger.warning("unexpected growth of %s: %s", job.name, said)
-    return said
+    return record(
+        job.state,
+        job.config.check,
+        source=job.uuid,
+        name=job.name,
+        archive=figures.archive,
+        stored=figures.stored,
+        when=job.started,
+    )
 
 
 def _row(disk: dict[str, Any], result: BackupResult) -> dict[str, Any]:

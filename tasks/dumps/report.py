@@ -1,12 +1,9 @@
 """What a pull leaves behind for people: a table in the dashboard and an event for automations."""
 
-import logging
-
 from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
 from infra.dumps.manifest import DumpManifest
-from infra.errors import JournalError
 from tasks.destinations import ArchiveFigures, Destinations, repository_result, seconds_in_borg
 from tasks.dumps.archive import DumpResult
 from tasks.dumps.job import DumpJob
@@ -14,8 +11,6 @@ from tasks.growth import dump_key, record
 from tasks.policy import step
 from tasks.report import ARCHIVE_CREATED
 from tasks.units import size
-
-logger = logging.getLogger("vmborg.dumps")
 
 
 @step("report")
@@ -69,20 +64,12 @@ def _lines(result: DumpResult) -> list[str]:
 
 
 def _growth(job: DumpJob, figures: ArchiveFigures) -> str:
-    """Judge the amount of new data; a verdict that cannot be kept does not spoil a good archive."""
-    try:
-        said = record(
-            job.config.state,
-            job.config.check,
-            source=dump_key(job.name),
-            name=job.name,
-            archive=figures.archive,
-            stored=figures.stored,
-            when=job.started,
-        )
-    except JournalError as error:
-        logger.warning("the growth of %s is not known: %s", job.name, error.brief)
-        return ""
-    if said:
-        logger.warning("unexpected growth of %s: %s", job.name, said)
-    return said
+    return record(
+        job.config.state,
+        job.config.check,
+        source=dump_key(job.name),
+        name=job.name,
+        archive=figures.archive,
+        stored=figures.stored,
+        when=job.started,
+    )
