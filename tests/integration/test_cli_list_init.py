@@ -118,6 +118,7 @@ def test_list_tells_what_there_is(host: Host, web: Domain) -> None:
         "uncovered": ["vdb"],
         "hypervisor": "kvm1",
         "dumps": [],
+        "suspect": "",
     }
     for selection in (web.name, web.uuid, web.uuid[:8]):
         assert host.run("list", selection, "--json").document["archives"] == found
