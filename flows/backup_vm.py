@@ -121,7 +121,8 @@ def _archive_once(job: BackupJob) -> tuple[FrozenPoint, Destinations]:
             _end_window(job, begun, failed)
     verified = tuple(_verify(job, point, each) for each in made)
     require_one(verified)
-    remember_reading(job, point)
+    if point.reading.has_memory:
+        remember_reading(job, point)
     return point, verified
 
 

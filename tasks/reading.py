@@ -84,6 +84,11 @@ class Reading:
             drop_checkpoints(self._job.domain, keep=self.needed)
 
     @property
+    def has_memory(self) -> bool:
+        """Whether there is something to remember of this run, or to forget of an earlier one."""
+        return bool(self.disks or self.checkpoint or self.state is not None)
+
+    @property
     def needed(self) -> Collection[str]:
         """The checkpoints that the next backup goes by."""
         return self.state.checkpoints if self.state else ()

@@ -116,10 +116,10 @@ def _row(disk: dict[str, Any], result: BackupResult) -> dict[str, Any]:
         "disk": disk["target"],
         "size": size(disk["size"]),
         "read": size(disk["read"]),
-        "how": f"{disk['mode']}: {disk['reason']}",
         "stored": size(disk["stored"]),
         "frozen ms": result.frozen_ms,
         "consistency": result.consistency,
+        "how": f"{disk['mode']}: {disk['reason']}",
     }
 
 

@@ -131,15 +131,16 @@ def test_the_progress_artifact_moves_at_most_every_five_seconds(watched: Watched
 
 
 def test_the_result_artifact_is_a_table_a_disk_a_row(watched: Watched, dashboard: Dashboard) -> None:
-    """The run's table names disk, size, read, stored, frozen ms and consistency; its text names the archive."""
+    """The run's table names disk, size, read, stored, frozen ms, consistency and how; its text names the archive."""
     artifact = dashboard.artifact(watched.run, "table")
     assert artifact
     rows = json.loads(artifact["data"])
-    assert [list(row) for row in rows] == [["disk", "size", "read", "stored", "frozen ms", "consistency"]]
+    assert [list(row) for row in rows] == [["disk", "size", "read", "stored", "frozen ms", "consistency", "how"]]
     assert rows[0]["disk"] == "vda"
     assert rows[0]["size"] == rows[0]["read"] == "384.0 MiB"
     assert rows[0]["stored"].startswith("38")
     assert rows[0]["consistency"] == "crash"
+    assert rows[0]["how"] == "whole: the policy says `read: whole`"
     assert watched.call.document["backups"][0]["result"]["archive"] in artifact["description"]
 
 
