@@ -12,7 +12,7 @@ from tests.integration.vmborg import vmborg
 pytestmark = pytest.mark.integration
 
 EXPOSURE = {"vmborg-server.service": 20, "vmborg-worker.service": 41, "vmborg-recover.service": 40}
-"""The highest exposure that systemd-analyze may find, in tenths. The worker is root, as images are root's, and mounts."""
+"""The highest exposure that systemd-analyze may find, in tenths. The worker is root, as images are, and mounts."""
 ENVIRONMENT = "etc/vmborg/prefect.env"
 
 
