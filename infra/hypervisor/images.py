@@ -108,9 +108,8 @@ def dig_holes(path: str, *, timeout: float) -> None:
         run(["fallocate", "--dig-holes", path], timeout=timeout)
     except CommandFailed as error:
         raise ImageError(
-            f"The holes of {path} could not be made anew.",
+            f"{path} is whole, but its holes could not be made anew: it takes more room than it needs.",
             evidence=error.evidence,
-            remedy="It is whole, and takes more room than it needs.",
         ) from error
 
 
