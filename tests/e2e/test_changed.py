@@ -18,6 +18,7 @@ from tasks.memory import state_path
 from tests.e2e.sources import MIB, Sources, disk, guest_io
 from tests.e2e.test_backup_restore import borg_create
 from tests.guests import Guest, virsh, wait_for
+from tests.integration.segments.images import content_of
 from tests.integration.vmborg import VMBORG
 
 pytestmark = pytest.mark.e2e
@@ -31,16 +32,6 @@ def changed(host: Sources) -> Sources:
     """The installation, with `read: changed`."""
     host.site.configure(read="changed", quiesce="never")
     return host
-
-
-def seen_by_a_guest(path: Path) -> bytes:
-    """What a guest would read."""
-    target = path.with_name(f"{path.name}.seen")
-    run(["qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", str(path), str(target)], timeout=120)
-    try:
-        return target.read_bytes()
-    finally:
-        target.unlink()
 
 
 def extract(host: Sources, archive: str, path: str) -> bytes:
@@ -58,7 +49,7 @@ def back_up(host: Sources, guest: Guest, images: dict[str, Path]) -> tuple[str, 
     """Back it up and compare every disk that is in segments; the archive, and the result's disks by target."""
     result = host.backup(guest.name)[guest.name]["result"]
     for target, path in images.items():
-        assert extract(host, result["archive"], f"disks/{target}") == seen_by_a_guest(path), target
+        assert extract(host, result["archive"], f"disks/{target}") == content_of(path), target
     return result["archive"], {each["target"]: each for each in result["disks"]}
 
 
@@ -112,12 +103,12 @@ def test_disks_of_every_kind_in_one_vm(changed: Sources, tmp_path: Path) -> None
     assert extract(changed, archive, str(raw).lstrip("/")) == raw.read_bytes()
     restored, copy = changed.restore_as(guest.name, "changed-kinds-copy")
     for target, path in {**images, "vdd": kept}.items():
-        assert seen_by_a_guest(Path(restored["disks"][target])) == seen_by_a_guest(path)
+        assert content_of(Path(restored["disks"][target])) == content_of(path)
     copy.start()
     copy.destroy()
     files = tmp_path / "files"
     changed.site.ok("restore", guest.name, "--files-only", "--to", files)
-    assert seen_by_a_guest(files / "disks/vdb.qcow2") == seen_by_a_guest(images["vdb"])
+    assert content_of(files / "disks/vdb.qcow2") == content_of(images["vdb"])
     changed.site.ok("check")
 
 
@@ -228,7 +219,7 @@ def test_the_layout_may_change_at_any_time(changed: Sources) -> None:
     assert result["disks"][0]["mode"] == "whole"
     assert checkpoints(guest) == []
     restored, _ = changed.restore_as(guest.name, "changed-layouts-copy")
-    assert seen_by_a_guest(Path(restored["disks"]["vda"])) == seen_by_a_guest(images["vda"])
+    assert content_of(Path(restored["disks"]["vda"])) == content_of(images["vda"])
     changed.site.configure(read="changed", quiesce="never")
     guest_io(guest, "vda", "write -P 8 40M 64k")
     _, told = back_up(changed, guest, images)
