@@ -11,6 +11,7 @@ from deployments.registry.changes import Changes
 from deployments.registry.deploy import deploy
 from infra.config.load import load
 from infra.process import run
+from tasks.limits import limit_name
 from tests.e2e.dashboard import Dashboard, Row
 from tests.e2e.prefect_server import PREFECT
 from tests.e2e.worker import CHECKOUT
@@ -144,6 +145,22 @@ def test_what_is_not_named_any_more_is_removed(host: Host) -> None:
     finally:
         for row in neighbour.there().values():
             host.dashboard.delete(f"deployments/{row['id']}")
+
+
+def test_the_limit_of_a_repository_goes_with_it(host: Host) -> None:
+    """That of a local one, which no other host can name; that of a remote one may be another host's too."""
+    places = {"main": host.root / "repository", "second": host.root / "second", "far": f"ssh://borg@{host.name}/srv"}
+    repositories = {name: {"location": str(place), "encryption": "none"} for name, place in places.items()}
+    host.configure(repositories=repositories)
+    local, remote = (limit_name(load(host.config), name) for name in ("second", "far"))
+    try:
+        created = host.deploy(repositories=repositories)["created"]
+        assert {f"limit {local}", f"limit {remote}"} <= created
+        removed = host.deploy()["removed"]
+        assert (f"limit {local}" in removed, f"limit {remote}" in removed) == (True, False)
+    finally:
+        with host.client() as client:
+            client.delete_global_concurrency_limit_by_name(remote)
 
 
 def test_only_the_maintainer_prunes_and_copies(host: Host) -> None:
