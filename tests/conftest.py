@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.prefect_server import prefect_server
 from tests.guests.daemons import Daemons, ensure_daemons
+
+__all__ = ["prefect_server"]  # one for all folders
 
 LEAKS = ("PREFECT_", "VMBORG_", "BORG_", "LIBVIRT_")
 """Prefixes of variables that would point a test at somebody's server, configuration, repository or host."""

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.prefect_server import prefect_server
 from tests.e2e.site import Site, make_site
 from tests.e2e.sources import Sources
 from tests.guests import Boot, Daemons, DiskSpec, Guest, domain_xml, make_disk
 from tests.guests.fixtures import boot, daemons, images
 
-__all__ = ["boot", "daemons", "images", "prefect_server"]
+__all__ = ["boot", "daemons", "images"]
 MIB = 1024**2
 
 

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.prefect_server import prefect_server
 from tests.faults import rows
 from tests.faults.rig import Rig, make_rig
 from tests.guests import Boot, Daemons
 from tests.guests.fixtures import boot, daemons, images
 
-__all__ = ["boot", "daemons", "images", "prefect_server"]
+__all__ = ["boot", "daemons", "images"]
 
 HERE = Path(__file__).parent
 

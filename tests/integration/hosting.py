@@ -31,6 +31,7 @@ class Host:
     images: Path
     uri: str
     settings: dict[str, Any] = field(default_factory=dict)
+    api: str = ""  # PREFECT_API_URL; without one each command that runs a flow starts a Prefect server of its own
 
     def __post_init__(self) -> None:
         self.secret.touch(mode=0o600)
@@ -77,7 +78,8 @@ class Host:
 
     def run(self, *arguments: str | Path) -> Call:
         """Run the command; the secret must not appear in what it says."""
-        call = vmborg(*arguments, config=self.config, timeout=120)
+        server = {"PREFECT_API_URL": self.api} if self.api else {}
+        call = vmborg(*arguments, config=self.config, timeout=120, env=server)
         assert PASSPHRASE not in call.stdout + call.stderr
         return call
 

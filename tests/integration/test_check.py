@@ -20,9 +20,9 @@ MIB = 1024**2
 
 
 @pytest.fixture
-def host(tmp_path: Path, images: Path, daemons: Daemons) -> Host:
+def host(tmp_path: Path, images: Path, daemons: Daemons, prefect_server: str) -> Host:
     """A configured host with an empty repository."""
-    made = Host(tmp_path, images, daemons.uri)
+    made = Host(tmp_path, images, daemons.uri, api=prefect_server)
     assert made.run("init").code == 0
     return made
 

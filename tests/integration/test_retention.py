@@ -142,9 +142,11 @@ def test_coming_back_undoes_a_retirement(site: Site, way: str) -> None:
     assert (stages(back), back.deleted, site.marks()) == ({"web": Stage.ACTIVE}, (), [])
 
 
-def test_a_failing_repository_does_not_stop_the_next(tmp_path: Path, images: Path, daemons: Daemons) -> None:
+def test_a_failing_repository_does_not_stop_the_next(
+    tmp_path: Path, images: Path, daemons: Daemons, prefect_server: str
+) -> None:
     """The command prunes what it can, tells the other's error, and ends with 1; a VM that is defined is not retired."""
-    host = Host(tmp_path, images, daemons.uri)
+    host = Host(tmp_path, images, daemons.uri, api=prefect_server)
     missing = {**host.repository_settings("missing"), "location": str(tmp_path / "nowhere")}
     host.configure(
         repositories={"missing": missing, "main": host.repository_settings("main")},

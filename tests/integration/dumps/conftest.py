@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.prefect_server import prefect_server
 from tests.integration.dumps.place import Place
 from tests.integration.dumps.servers import Maria, Postgres, Sshd, mariadb, postgres, sshd
-
-__all__ = ["prefect_server"]
 
 
 @pytest.fixture(scope="module")
