@@ -28,6 +28,7 @@ class BackedUpDisk:
     state: DiskState | None = None
     made: int = 0
     stale: list[int] = field(default_factory=list[int])
+    read: int = 0  # bytes of segments that the last backup read
 
     def back_up(
         self,
@@ -53,7 +54,8 @@ class BackedUpDisk:
             created = self.repository.create(
                 name, [f"{self.work}/./sentinel"], comment="", files_cache_suffix="x", segments=source
             )
-            seen = view.finish().seen["vda"]
+            served = view.finish()
+        self.read, seen = served.read, served.seen["vda"]
         self.stale += sorted({*reading.stale, *found_stale(reading, seen)})
         if remember:
             stale = bool(self.stale)

@@ -55,3 +55,10 @@ def content_of(path: Path) -> bytes:
         return target.read_bytes()
     finally:
         target.unlink()
+
+
+def crash(path: Path, commands: Sequence[str]) -> None:
+    """Carry out commands of qemu-io(1) by a program that is killed afterwards: its bitmaps stay in use."""
+    arguments = [part for command in (*commands, "flush", "sigraise 9") for part in ("-c", command)]
+    done = run(["qemu-io", "-f", "qcow2", *arguments, str(path)], timeout=60, check=False)
+    assert done.returncode < 0

@@ -11,7 +11,7 @@ from infra.borg.client import Repository
 from infra.process import run
 from infra.qcow2.image import Qcow2Image
 from tests.integration.segments.disk import BackedUpDisk
-from tests.integration.segments.images import MIB, content_of, drop_bitmaps, make_image, qemu_io, some_writes
+from tests.integration.segments.images import MIB, content_of, crash, drop_bitmaps, make_image, qemu_io, some_writes
 
 SIZE = 24 * MIB + 512
 SMALLER, LARGER = 14 * MIB, 29 * MIB + 1024
@@ -55,11 +55,7 @@ class Story:
         qemu_io(self.disk.image, some_writes(self.chance, self._size(), self.chance.randrange(6)))
 
     def _crash(self) -> None:
-        """The program that writes is killed: its bitmaps stay in use."""
-        writes = some_writes(self.chance, self._size(), 2)
-        arguments = [part for command in (*writes, "flush", "sigraise 9") for part in ("-c", command)]
-        done = run(["qemu-io", "-f", "qcow2", *arguments, str(self.disk.image)], timeout=60, check=False)
-        assert done.returncode < 0
+        crash(self.disk.image, some_writes(self.chance, self._size(), 2))
 
     def _resize(self) -> None:
         self._to(LARGER if self._size() == SIZE else SIZE)
