@@ -1,5 +1,6 @@
 """docs/restore-by-hand.md works: its shell lines are run as they stand, with borg and virsh and nothing of vmborg."""
 
+import json
 import os
 import re
 import shlex
@@ -19,6 +20,8 @@ from infra.process import run
 from tests.guests import Boot, Daemons, DiskSpec, image_dir
 from tests.integration.bare import digest, image_holds, loop_device
 from tests.integration.restoring import MIB, RestoreHost, restore_host, write
+from tests.integration.segments.images import content_of
+from tests.integration.vmborg import vmborg
 
 pytestmark = pytest.mark.integration
 
@@ -90,6 +93,12 @@ def test_the_document_has_the_blocks_that_are_tested_here() -> None:
         "One disk in segments",
         "A block device",
     }
+
+
+def test_every_block_is_run() -> None:
+    """To name a heading in the list above is not enough: a call of `_run` names it as well."""
+    source = Path(__file__).read_text(encoding="utf-8")
+    assert [heading for heading in BLOCKS if BLOCKS[heading] and heading and source.count(f'"{heading}"') < 2] == []
 
 
 def test_a_vm_that_is_gone_comes_back(host: RestoreHost) -> None:
@@ -203,6 +212,29 @@ def test_one_disk(host: RestoreHost) -> None:
     found = [path for path in (host.root / "work").rglob("*") if path.is_file()]
     assert found == [host.root / "work" / disk]
     assert digest(found[0]) == digest(paths[1])
+
+
+def test_disks_in_segments(host: RestoreHost) -> None:
+    """The raw disk comes out of its segments, and a VM that is gone comes back on images made of them."""
+    settings = json.loads(host.config_path.read_text("utf-8"))
+    settings["vms"]["defaults"]["read"] = "changed"
+    host.config_path.write_text(json.dumps(settings), encoding="utf-8")
+    paths = {target: host.image(f"{target}.qcow2", fill=fill) for target, fill in (("vda", 3), ("vdb", 4))}
+    write(paths["vdb"], "qcow2", 5, offset=9 * MIB)
+    domain = host.define([DiskSpec(target, path) for target, path in paths.items()])
+    name, before = domain.name, {target: content_of(path) for target, path in paths.items()}
+    call = vmborg("backup", name, config=host.config_path, timeout=120)
+    assert call.code == 0, call.stdout + call.stderr
+    printed = _run(host, "Find the archive", "One disk in segments", VM=name, TARGET="vdb", WORK=host.root / "one")
+    assert "disks/vdb" in printed
+    assert (host.root / "one/vdb.raw").read_bytes() == before["vdb"]
+    domain.undefine()
+    for path in paths.values():
+        path.unlink()
+    _run(host, "Find the archive", "Extract", "Disks in segments", "The VM is gone: back to where it was", VM=name)
+    assert host.find(name).state() is DomainState.RUNNING
+    host.find(name).destroy()
+    assert {target: content_of(path) for target, path in paths.items()} == before
 
 
 def test_a_block_device(host: RestoreHost) -> None:

@@ -25,6 +25,7 @@ class BackedUpDisk:
     repository: Repository
     work: Path
     full_read_every: int = 1000
+    block: int = BLOCK
     state: DiskState | None = None
     made: int = 0
     stale: list[int] = field(default_factory=list[int])
@@ -50,7 +51,7 @@ class BackedUpDisk:
         mount = self.work / "disks"
         (self.work / "sentinel").write_text(name)  # what the manifest is: the newest file
         with segment_view(mount, [reading]) as view:
-            source = SegmentSource(f"{self.work}/./disks", view.prefix, BLOCK, alone=True)
+            source = SegmentSource(f"{self.work}/./disks", view.prefix, self.block, alone=True)
             created = self.repository.create(
                 name, [f"{self.work}/./sentinel"], comment="", files_cache_suffix="x", segments=source
             )
