@@ -1,6 +1,6 @@
 """Run the bench: python -m tests.bench [PART] [--write FILE]. Exit code 1 when a bound is missed.
 
-PART is dumps, retention or changed; `story N SEED` is no measurement, but a test of so many backups.
+PART is dumps, retention, changed or chunks; `story N SEED` is no measurement, but a test of so many backups.
 
 The article's way is run with its own commands on the same disk of the same guest, in the same run, in turn with ours.
 """
@@ -16,9 +16,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.bench import changed, dumps, retention
+from tests.bench import changed, chunks, dumps, retention
 from tests.bench.figures import Figure, absolute, ratio, speed, table, write_between
-from tests.bench.world import BIN, MIB, NAME, URI, Timed, World, build, drop_caches, usual_read_ahead
+from tests.bench.world import BIN, MIB, NAME, URI, Timed, World, build, drop_caches, say, usual_read_ahead
 from tests.e2e.prefect_server import running_server
 from tests.guests import Guest, ensure_daemons, image_dir, virsh, wait_for
 
@@ -31,16 +31,16 @@ def main(arguments: list[str]) -> int:
     """Measure, print, write; return the exit code."""
     if arguments[:1] == ["story"] and len(arguments) == 3:
         return changed.story(int(arguments[1]), int(arguments[2]))
-    part = arguments[0] if arguments[:1] in (["dumps"], ["retention"], ["changed"]) else ""
+    part = arguments[0] if arguments[:1] in (["dumps"], ["retention"], ["changed"], ["chunks"]) else ""
     rest = arguments[1:] if part else arguments
     target = Path(rest[1]) if rest[:1] == ["--write"] and len(rest) == 2 else None
     if (rest and target is None) or (part == "retention" and rest):
-        print("usage: python -m tests.bench [--write FILE | dumps|changed [--write FILE] | retention | story N SEED]")
+        print("usage: python -m tests.bench [dumps|changed|chunks] [--write FILE], or retention, or story N SEED")
         return 2
     if part == "retention":
         return retention.main()
     if part:
-        return {"dumps": dumps.main, "changed": changed.main}[part](target)
+        return {"dumps": dumps.main, "changed": changed.main, "chunks": chunks.main}[part](target)
     daemons = ensure_daemons()
     try:
         with image_dir("bench") as root, usual_read_ahead(root):
@@ -190,11 +190,6 @@ def restores(world: World, archive: str) -> tuple[float, float]:
     done = world.vmborg("restore", NAME, "--archive", archive, "--files-only", "--to", str(ours))
     shutil.rmtree(ours)
     return done.seconds, by_hand
-
-
-def say(text: str) -> None:
-    """Where we are."""
-    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from infra.borg.client import Repository
+from tests.bench import virtnbd
 from tests.bench import world as worlds
-from tests.bench.figures import Figure, absolute, ratio, table, write_between
-from tests.bench.world import MIB, World, build
+from tests.bench.figures import Figure, absolute, ratio, table, unbound, write_between
+from tests.bench.world import MIB, World, build, say
 from tests.guests import Guest, ensure_daemons, image_dir
 from tests.integration.segments.disk import BackedUpDisk
 from tests.integration.segments.images import make_image, qemu_io
@@ -20,12 +21,13 @@ from tests.integration.segments.story import Story
 
 MARKS = ("<!-- changed begins -->", "<!-- changed ends -->")
 GIB = 1024 * MIB
+DATA, DISK = 4 * GIB, "8G"
 CLUSTERED, SCATTERED = 38 * MIB, 1200
 
 
 def main(target: Path | None) -> int:
     """Measure, print, write; the exit code."""
-    worlds.DATA, worlds.DISK = 4 * GIB, "8G"
+    worlds.DATA, worlds.DISK = DATA, DISK
     daemons = ensure_daemons()
     try:
         with image_dir("bench") as root, worlds.usual_read_ahead(root):
@@ -50,11 +52,14 @@ def _with_a_guest(world: World, guest: Guest) -> list[Figure]:
     whole = replace_policy(world, "whole")
     changed = replace_policy(world, "changed")
     article: list[float] = []
+    _change(guest, "clustered")  # noise of the same kind for all that follow
+    virtnbd.require(say)
+    others = virtnbd.incremental(world, lambda: _change(guest, "clustered"))
     for each in (whole, changed):
         each.vmborg("init")
     world.borg("init", "--encryption", "repokey", str(world.root / "theirs"))
     seconds: dict[str, list[float]] = {"whole": [], "changed": []}
-    read = 0
+    read, command = 0, 0.0
     steps = ("first", "clustered", "scattered")
     for step in steps:
         if step != "first":  # the other policy has taken its checkpoint away
@@ -62,13 +67,15 @@ def _with_a_guest(world: World, guest: Guest) -> list[Figure]:
         _change(guest, step)
         article.append(article_backup(world, step))
         for name, each in (("changed", changed), ("whole", whole)):
-            result = each.backup()[1]
+            done, result = each.backup()
             seconds[name].append(result["seconds"])
             if (name, step) == ("changed", "clustered"):
-                read = result["disks"][0]["read"]
+                read, command = result["disks"][0]["read"], done.seconds
     return [
         ratio("first backup, against `read: whole`", [(seconds["changed"][0], seconds["whole"][0])], bound=1.2),
         ratio("after 1 % of change, against the article", [(seconds["changed"][1], article[1])], bound=0.15),
+        ratio("after 1 % of change, against virtnbdbackup's incremental", [(seconds["changed"][1], others)], bound=1.0),
+        unbound(ratio("the whole command then, Prefect's start in it, against its", [(command, others)], bound=0)),
         absolute("read then, of what was written", read / CLUSTERED, bound=3.0, unit="x"),
         ratio("scattered change, against `read: whole`", [(seconds["changed"][2], seconds["whole"][2])], bound=1.2),
     ]

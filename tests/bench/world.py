@@ -101,6 +101,11 @@ def drop_caches() -> None:
     Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
 
 
+def say(text: str) -> None:
+    """Where we are."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
 def timed(argv: list[str], *, env: dict[str, str] | None = None, cwd: Path | None = None) -> Timed:
     """Run a command, watching its own peak memory (VmHWM, without its children). Raises CalledProcessError."""
     begun = time.monotonic()
