@@ -52,7 +52,6 @@ def _with_a_guest(world: World, guest: Guest) -> list[Figure]:
     whole = replace_policy(world, "whole")
     changed = replace_policy(world, "changed")
     article: list[float] = []
-    _change(guest, "clustered")  # noise of the same kind for all that follow
     virtnbd.require(say)
     others = virtnbd.incremental(world, lambda: _change(guest, "clustered"))
     for each in (whole, changed):

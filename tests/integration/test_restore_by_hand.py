@@ -214,7 +214,7 @@ def test_one_disk(host: RestoreHost) -> None:
     assert digest(found[0]) == digest(paths[1])
 
 
-def test_disks_in_segments(host: RestoreHost) -> None:
+def test_disks_in_segments(host: RestoreHost, prefect_server: str) -> None:
     """The raw disk comes out of its segments, and a VM that is gone comes back on images made of them."""
     settings = json.loads(host.config_path.read_text("utf-8"))
     settings["vms"]["defaults"]["read"] = "changed"
@@ -223,7 +223,7 @@ def test_disks_in_segments(host: RestoreHost) -> None:
     write(paths["vdb"], "qcow2", 5, offset=9 * MIB)
     domain = host.define([DiskSpec(target, path) for target, path in paths.items()])
     name, before = domain.name, {target: content_of(path) for target, path in paths.items()}
-    call = vmborg("backup", name, config=host.config_path, timeout=120)
+    call = vmborg("backup", name, config=host.config_path, timeout=120, env={"PREFECT_API_URL": prefect_server})
     assert call.code == 0, call.stdout + call.stderr
     printed = _run(host, "Find the archive", "One disk in segments", VM=name, TARGET="vdb", WORK=host.root / "one")
     assert "disks/vdb" in printed
