@@ -1,6 +1,7 @@
 """Run the bench: python -m tests.bench [PART] [--write FILE]. Exit code 1 when a bound is missed.
 
-PART is dumps, retention, changed or chunks; `story N SEED` is no measurement, but a test of so many backups.
+PART is dumps, retention, changed, chunks or scale; `story N SEED` is no measurement, but a test of so many backups, and
+`scale HOSTS VMS SECONDS` a smaller or larger night.
 
 The article's way is run with its own commands on the same disk of the same guest, in the same run, in turn with ours.
 """
@@ -18,6 +19,7 @@ from typing import Any
 
 from tests.bench import changed, chunks, dumps, retention
 from tests.bench.figures import Figure, absolute, ratio, speed, table, write_between
+from tests.bench.scale import measure as scale
 from tests.bench.world import BIN, MIB, NAME, URI, Timed, World, build, drop_caches, say, usual_read_ahead
 from tests.e2e.prefect_server import running_server
 from tests.guests import Guest, ensure_daemons, image_dir, virsh, wait_for
@@ -27,20 +29,35 @@ CHANGE = 38 * MIB  # about 1 % of the data, clustered
 ROUNDS = 3
 
 
+USAGE = """usage: python -m tests.bench [dumps|changed|chunks|scale] [--write FILE]
+       python -m tests.bench retention
+       python -m tests.bench story BACKUPS SEED
+       python -m tests.bench scale HOSTS VMS SECONDS"""
+
+
 def main(arguments: list[str]) -> int:
     """Measure, print, write; return the exit code."""
-    if arguments[:1] == ["story"] and len(arguments) == 3:
-        return changed.story(int(arguments[1]), int(arguments[2]))
-    part = arguments[0] if arguments[:1] in (["dumps"], ["retention"], ["changed"], ["chunks"]) else ""
-    rest = arguments[1:] if part else arguments
-    target = Path(rest[1]) if rest[:1] == ["--write"] and len(rest) == 2 else None
-    if (rest and target is None) or (part == "retention" and rest):
-        print("usage: python -m tests.bench [dumps|changed|chunks] [--write FILE], or retention, or story N SEED")
-        return 2
-    if part == "retention":
-        return retention.main()
-    if part:
-        return {"dumps": dumps.main, "changed": changed.main, "chunks": chunks.main}[part](target)
+    match arguments:
+        case ["story", backups, seed]:
+            return changed.story(int(backups), int(seed))
+        case ["scale", hosts, vms, seconds]:
+            return scale.main(None, scale.Plan(int(hosts), int(vms), float(seconds)))
+        case ["retention"]:
+            return retention.main()
+        case [("dumps" | "changed" | "chunks" | "scale") as part, *rest] if not rest or (
+            rest[0] == "--write" and len(rest) == 2
+        ):
+            parts = {"dumps": dumps.main, "changed": changed.main, "chunks": chunks.main, "scale": scale.main}
+            return parts[part](Path(rest[1]) if rest else None)
+        case [] | ["--write", _]:
+            return against_the_article(Path(arguments[1]) if arguments else None)
+        case _:
+            print(USAGE)
+            return 2
+
+
+def against_the_article(target: Path | None) -> int:
+    """Ours and the article's commands on the same disk, in turn."""
     daemons = ensure_daemons()
     try:
         with image_dir("bench") as root, usual_read_ahead(root):
