@@ -17,6 +17,7 @@ from infra.errors import DiskMissing, ImageError, StorageError, VmborgError
 from infra.hypervisor.checkpoints import (
     checkpoint_name,
     drop_checkpoints,
+    jealous,
     make_checkpoint,
     unsupported,
 )
@@ -81,7 +82,7 @@ class Reading:
             self._lost = str(error)
             logger.warning("what was remembered of the disks of %s cannot be read: %s", self._job.name, error)
         if facts.checkpoints:
-            drop_checkpoints(self._job.domain, keep=self.needed)
+            drop_checkpoints(self._job.domain, keep=() if jealous(facts.checkpoints) else self.needed)
 
     @property
     def has_memory(self) -> bool:
@@ -97,7 +98,7 @@ class Reading:
         """Why every disk is read whole; "" when there is no such reason."""
         if self._job.policy.read is ReadMode.WHOLE:
             return "the policy says `read: whole`"
-        if reason := supported():
+        if reason := supported() or jealous(facts.checkpoints):
             return reason
         in_the_way = [
             image.path

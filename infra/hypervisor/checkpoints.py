@@ -37,6 +37,15 @@ def is_ours(name: str) -> bool:
     return bool(_OURS.fullmatch(name))
 
 
+def jealous(names: Collection[str]) -> str:
+    """Why no checkpoint of ours may stand beside these; "" when it may. Pure.
+
+    virtnbdbackup ends with "Foreign checkpoint found" where there is one that it did not make (its checkpoint.py).
+    """
+    theirs = sorted(name for name in names if name.startswith("virtnbdbackup."))
+    return f"virtnbdbackup has checkpoints ({theirs[-1]}), and refuses a VM with those of others" if theirs else ""
+
+
 def checkpoint_xml(facts: DomainFacts, name: str, targets: Collection[str]) -> str:
     """The request: a bitmap for each disk of `targets`, `no` for every other one. Pure.
 
