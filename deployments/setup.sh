@@ -39,6 +39,10 @@ gnutls-bin|certtool|certificates of the TPM and of that server
 nbdkit|nbdkit|small and failing disks for the tests
 libnbd-bin|nbdinfo|network disks for the tests
 fuse3|fusermount3|mounts archives
+libfuse3-dev|/usr/include/fuse3/fuse.h|builds what borg mounts archives with
+libguestfs-tools|guestfish|reads single files of a guest
+libguestfs-xfs|-|reads XFS of a guest
+ntfs-3g|ntfs-3g|reads NTFS of a guest
 openssh-client|ssh-keygen|makes SSH keys, and prints public ones
 postgresql-client|pg_restore|proves dumps of PostgreSQL whole
 openssh-server|sshd|the dump host of the tests

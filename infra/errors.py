@@ -57,7 +57,8 @@ retried.
         ├── DumpFailed              the command on the dump host did not end well
         └── DumpIncomplete          it ended well, but what came is not proven whole
 
-Those of retention, health checks and cloud copies are in infra/errors_upkeep.py.
+Those of retention, health checks and cloud copies are in infra/errors_upkeep.py, those of single files in
+infra/errors_views.py.
 """
 
 from typing import ClassVar

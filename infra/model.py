@@ -261,6 +261,11 @@ class StateDir:
         return self.root / "segments"
 
     @property
+    def views(self) -> Path:
+        """Open views of archives: what they made on this host, one file each."""
+        return self.root / "views"
+
+    @property
     def upkeep(self) -> Path:
         """What prunes, checks and cloud copies remember."""
         return self.root / "upkeep"

@@ -31,6 +31,7 @@ VERBS = {
     "backup": "Back up VMs now",
     "list": "List archives",
     "restore": "Bring a VM back from an archive",
+    "files": "Read single files out of an archive",
     "recover": "Put VMs that dead runs left on overlays back",
     "status": "One line a VM: its last good archive, and whether that is good enough",
     "dumps": "Pull dumps of databases, list, restore and trust",

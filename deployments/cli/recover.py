@@ -5,6 +5,7 @@ import click
 from deployments.cli.context import Context, pass_context
 from infra.errors import DomainBusy, RecoveryFailed
 from tasks.recovery import Recovery, recover_all
+from tasks.views.recover import recover_views
 
 
 @click.command
@@ -13,9 +14,11 @@ from tasks.recovery import Recovery, recover_all
 def command(context: Context, *, vm: str | None) -> int:
     """Put VMs back on their own disks after a run that died; only VM, if it is named.
 
+    What dead commands left mounted of archives is taken away.
+
     A VM that needs nothing, or that a live backup works on, is not touched. Exit code 1 if one could not be put back.
     """
-    recoveries = recover_all(context.config, only=vm)
+    recoveries = [*recover_all(context.config, only=vm), *recover_views(context.config, only=vm)]
     if vm is not None and not recoveries:
         context.hypervisor().find(vm)  # a misspelt name must not look like good news
     context.output.document({"recovered": recoveries})

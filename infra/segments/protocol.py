@@ -30,7 +30,7 @@ _WANTED = _ASYNC_READ | _READDIRPLUS | _PARALLEL | _MAX_PAGES | _NO_OPENDIR
 REQUEST_BYTES = 64 * 1024
 """Bytes of the largest request; the kernel wants a buffer that could hold a write."""
 _READ_PAGES = 256  # of 4 KiB: the kernel's own limit
-_DIRECT_IO, _NO_FLUSH = 1 << 0, 1 << 5
+_DIRECT_IO, _KEEP_CACHE, _NO_FLUSH = 1 << 0, 1 << 1, 1 << 5
 _FOREVER = 365 * 86400
 _SECOND = 10**9
 
@@ -63,6 +63,7 @@ class Attributes:
     mtime: int
     ctime: int
     links: int = 1
+    owner: tuple[int, int] = (0, 0)  # user and group
 
 
 def init_reply(body: bytes) -> bytes | None:
@@ -88,7 +89,7 @@ def _stat(each: Attributes) -> tuple[int, ...]:
     seconds = (each.mtime // _SECOND, each.mtime // _SECOND, each.ctime // _SECOND)
     rests = (each.mtime % _SECOND, each.mtime % _SECOND, each.ctime % _SECOND)
     blocks = -(-each.size // 512)
-    return (each.inode, each.size, blocks, *seconds, *rests, each.mode, each.links, 0, 0, 0, 4096, 0)
+    return (each.inode, each.size, blocks, *seconds, *rests, each.mode, each.links, *each.owner, 0, 4096, 0)
 
 
 def directory_entry(name: bytes, *, node: int, attributes: Attributes, following: int) -> bytes:
@@ -98,9 +99,9 @@ def directory_entry(name: bytes, *, node: int, attributes: Attributes, following
     return entry_reply(node, attributes) + head.ljust(-(-len(head) // 8) * 8, b"\0")
 
 
-def open_reply() -> bytes:
-    """The answer to OPEN: what is read goes past the page cache, because borg reads a file once."""
-    return _OPEN_OUT.pack(0, _DIRECT_IO | _NO_FLUSH, 0)
+def open_reply(*, cached: bool = False) -> bytes:
+    """The answer to OPEN: what is read goes past the page cache, borg reads a file once. Not if `cached`."""
+    return _OPEN_OUT.pack(0, (_KEEP_CACHE if cached else _DIRECT_IO) | _NO_FLUSH, 0)
 
 
 def statfs_reply(size: int) -> bytes:

@@ -15,15 +15,20 @@ from infra.hypervisor.connection import Domain
 from infra.hypervisor.inspect import inspect
 from infra.manifest import (
     ARCHIVE_DIR,
+    SEGMENTS_DIR,
     Manifest,
     ManifestBootFile,
     ManifestDisk,
     ManifestImage,
     ManifestTpm,
+    disk_folder,
     render,
+    segment_sizes,
 )
-from infra.model import Consistency, Disk, DomainFacts, Image, ImageKind
+from infra.model import Consistency, Disk, DomainFacts, Image, ImageKind, Layout
+from infra.process import run
 
+SEGMENT = 4 * 1024**2
 _FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -42,6 +47,7 @@ class ArchiveFactory:
         *,
         exclude: Collection[str] = (),
         finished: bool = True,
+        segments: bool = False,
         edit_xml: Callable[[str], str] = str,
         edit_manifest: Callable[[Manifest], Manifest] = lambda manifest: manifest,
         edit_directory: Callable[[Path], object] = lambda _: None,
@@ -55,16 +61,18 @@ class ArchiveFactory:
             directory = Path(staging, ARCHIVE_DIR)
             directory.mkdir()
             manifest = _describe(facts, directory, when=when, autostart=domain.autostart())
+            manifest = _in_segments(manifest, Path(staging)) if segments else manifest
             (directory / "domain.xml").write_text(edit_xml(facts.inactive_xml), encoding="utf-8")
             (directory / "manifest.json").write_text(render(edit_manifest(manifest)), encoding="utf-8")
             edit_directory(directory)
-            images = [image for disk in facts.covered for image in disk.chain]
+            chains = [image for disk in facts.covered for image in disk.chain]
+            paths = [f"{staging}/./{SEGMENTS_DIR}"] if segments else [image.content_path for image in chains]
             name = name if finished else f"{name}.unfinished"
             self.repository.create(
                 name,
-                [*dict.fromkeys(image.content_path for image in images), f"{staging}/./{ARCHIVE_DIR}"],
+                [*dict.fromkeys(paths), f"{staging}/./{ARCHIVE_DIR}"],
                 comment="",
-                read_special=any(image.kind is ImageKind.BLOCK for image in images),
+                read_special=any(image.kind is ImageKind.BLOCK for image in chains),
                 files_cache_suffix=facts.uuid,
             )
         self.names.append(name)
@@ -103,6 +111,25 @@ def _disk(disk: Disk) -> ManifestDisk:
         archive_path=chain[0].archive_path if chain else None,
         chain=chain,
     )
+
+
+def _in_segments(manifest: Manifest, staging: Path) -> Manifest:
+    """The same archive with every disk as segments of 4 MiB, which are written below `staging`."""
+    disks: list[ManifestDisk] = []
+    for disk in manifest.disks:
+        folder = staging / disk_folder(disk.target)
+        folder.mkdir(parents=True)
+        raw = staging / "raw"
+        run(["qemu-img", "convert", "-O", "raw", disk.chain[0].source, str(raw)], timeout=300)
+        with raw.open("rb") as content:
+            for name, size in segment_sizes(disk.virtual_size, SEGMENT).items():
+                (folder / name).write_bytes(content.read(size))
+        raw.unlink()
+        path = disk_folder(disk.target)
+        image = disk.chain[0].model_copy(update={"archive_path": path, "size": disk.virtual_size})
+        change = {"layout": Layout.SEGMENTS, "segment": SEGMENT, "archive_path": path, "chain": (image,)}
+        disks.append(disk.model_copy(update=change))
+    return manifest.model_copy(update={"disks": tuple(disks)})
 
 
 def _image(image: Image) -> ManifestImage:
