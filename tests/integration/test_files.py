@@ -10,7 +10,7 @@ import pytest
 from infra.errors_views import GuestPathError
 from infra.process import run
 from tasks.files.get import bring
-from tasks.files.run import Source, get_files, mount_files, opened_tree, unmount_files
+from tasks.files.run import Source, mount_files, opened_tree, unmount_files
 from tests.guests import Daemons, DiskSpec, image_dir
 from tests.integration.restoring import MIB, RestoreHost, restore_host
 
@@ -133,10 +133,18 @@ def say(_text: str) -> None:
 
 
 def test_every_file_system_gives_its_files(host: RestoreHost, tmp_path: Path) -> None:
-    """ext4, NTFS, LVM, XFS and btrfs of two disks; modes, owners, links, holes and names are kept."""
+    """ext4, NTFS, LVM, XFS and btrfs of two disks; modes, owners, links, holes and names are kept.
+
+    Of files that were brought before one that is not there, nothing is left.
+    """
     to = tmp_path / "got"
     paths = [*_CONTENTS, "/vda1/etc"]
-    got = get_files(host.config, source(host), paths, to, say=say)
+    with opened_tree(host.config, source(host), say) as (chosen, appliance, _tree):
+        assert "snöw ☃" in appliance.do("ll", "/vda1/etc/deep")
+        got = bring(appliance, paths, to, chosen.work)
+        with pytest.raises(GuestPathError, match="/vda1/nothing"):
+            bring(appliance, ["/vdb1", "/vda1/nothing"], tmp_path / "nothing", chosen.work)
+    assert list((tmp_path / "nothing").iterdir()) == []
     assert {path: (to / Path(path).name).read_text() for path in _CONTENTS} == _CONTENTS
     owned, sparse = (to / "etc/owned").stat(), (to / "etc/sparse").stat()
     assert (owned.st_uid, owned.st_gid, stat.S_IMODE(owned.st_mode), owned.st_nlink) == (1234, 4321, 0o640, 2)
@@ -155,14 +163,4 @@ def test_all_files_are_shown_until_they_are_unmounted(host: RestoreHost, tmp_pat
     assert (tmp_path / "mnt/vdb1/xfs.txt").read_text() == "xfs"
     unmount_files(host.config, tmp_path / "mnt")
     assert list((tmp_path / "mnt").iterdir()) == []
-    assert views(host) == ["appliance-without-kvm"]
-
-
-def test_a_listing_and_a_path_that_is_not_there(host: RestoreHost, tmp_path: Path) -> None:
-    """`ls` shows names as they are; of files that were brought before one that is not there, nothing is left."""
-    with opened_tree(host.config, source(host), say) as (chosen, appliance, _tree):
-        assert "snöw ☃" in appliance.do("ll", "/vda1/etc/deep")
-        with pytest.raises(GuestPathError, match="/vda1/nothing"):
-            bring(appliance, ["/vda1/etc", "/vda1/nothing"], tmp_path / "got", chosen.work)
-    assert list((tmp_path / "got").iterdir()) == []
     assert views(host) == ["appliance-without-kvm"]
