@@ -9,6 +9,8 @@ from infra.errors_drills import NotProvable, ProbeFailed
 from infra.process import run
 
 _TIMEOUT_S = 300
+_WAYS: tuple[dict[str, str | None], ...] = ({}, {"LIBGUESTFS_BACKEND_SETTINGS": "force_tcg"})
+_NO_LAUNCH = "guestfs_launch failed"
 _PLACE = re.compile(r"([a-z]+)([0-9]*)")
 
 
@@ -22,19 +24,25 @@ def _check(probe: FileProbe, disks: Mapping[str, str]) -> str:
     for path in disks.values():
         argv += ["--add", path]
     argv += ["--mount", _device(probe.disk, list(disks))] if probe.disk else ["--inspector"]
-    try:
-        found = run([*argv, "checksum", "sha256", probe.path], timeout=_TIMEOUT_S).stdout.strip()
-    except CommandNotFound as error:
-        raise NotProvable(
-            "guestfish, which reads files out of images, is not installed.",
-            evidence=error.brief,
-            remedy="apt install libguestfs-tools",
-        ) from error
-    except (CommandFailed, CommandTimedOut) as error:
-        raise ProbeFailed(f"{probe.path} cannot be read from the restored disks.", evidence=error.evidence) from error
+    found = _read([*argv, "checksum", "sha256", probe.path], probe.path)
     if found != probe.sha256:
         raise ProbeFailed(f"{probe.path} is not the file it was.", evidence=f"SHA-256 is {found}, not {probe.sha256}")
     return f"{probe.path} has its checksum"
+
+
+def _read(argv: Sequence[str], path: str) -> str:
+    """What guestfish prints. KVM is there on hosts on which it does not work: its appliance is tried without, too."""
+    for settings in _WAYS:
+        try:
+            return run(argv, timeout=_TIMEOUT_S, env={"LIBGUESTFS_BACKEND": "direct", **settings}).stdout.strip()
+        except CommandNotFound as error:
+            remedy = "apt install libguestfs-tools"
+            raise NotProvable("guestfish is not installed.", evidence=error.brief, remedy=remedy) from error
+        except (CommandFailed, CommandTimedOut) as error:
+            if _NO_LAUNCH not in error.evidence:
+                raise ProbeFailed(f"{path} cannot be read from the restored disks.", evidence=error.evidence) from error
+    remedy = "Run libguestfs-test-tool: it says why."
+    raise NotProvable("The appliance of libguestfs does not start.", evidence=_NO_LAUNCH, remedy=remedy)
 
 
 def _device(place: str, targets: Sequence[str]) -> str:
