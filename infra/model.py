@@ -271,6 +271,11 @@ class StateDir:
         return self.root / "upkeep"
 
     @property
+    def drills(self) -> Path:
+        """Drills under way, what the last ones found, their pictures."""
+        return self.root / "drills"
+
+    @property
     def prefect(self) -> Path:
         """PREFECT_HOME of runs without a server."""
         return self.root / "prefect"

@@ -32,9 +32,14 @@ class Alarm:
 
 
 def alarms_of(status: Status) -> list[Alarm]:
-    """Everything critical: VMs too old, never backed up or on an overlay; dump hosts; damage, full repositories."""
+    """Everything critical: VMs too old, never backed up or on an overlay; dump hosts; damage. VMs not proven."""
     found = [
         Alarm(f"vm:{vm.uuid}", f"VM {vm.vm}", vm.text, vm.remedy) for vm in status.vms if vm.health is Health.CRITICAL
+    ]
+    found += [
+        Alarm(f"drill:{vm.uuid}", f"VM {vm.vm}", vm.unproven, vm.remedy)
+        for vm in status.vms
+        if vm.unproven and vm.health is not Health.CRITICAL
     ]
     found += [
         Alarm(f"dumps:{dump.host}", f"dump host {dump.host}", dump.text, dump.remedy)

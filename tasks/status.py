@@ -10,6 +10,10 @@ from infra.hypervisor.connection import Domain, Hypervisor
 from infra.journal.store import Journal
 from tasks.catalogue import Catalogue, VmArchive, read_catalogue
 from tasks.checking.findings import check_findings
+from tasks.drills.model import Verdict as DrillVerdict
+from tasks.drills.plan import is_overdue
+from tasks.drills.proofs import NONE as NO_PROOF
+from tasks.drills.proofs import Proof, read_proof
 from tasks.dumps.status import DumpStatus, dump_statuses
 from tasks.growth import dump_key, new_data, unexpected
 from tasks.health import Finding, Health, failed, vm_argument, worst
@@ -43,6 +47,8 @@ class Source:
     unread: tuple[str, ...] = ()  # those of its repositories that could not be read
     growth: str = ""  # what was unexpected about the new data of its last backup
     new_data: Mapping[str, int] = field(default_factory=dict[str, int])  # bytes, by archive; of this host's backups
+    proof: Proof = NO_PROOF
+    every: timedelta | None = None  # how long a proof is good; None: it is not missed
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,8 @@ class VmStatus:
     size: int | None = None  # what the guest sees of the disks in it, bytes
     stored: int | None = None  # new data in the repository, bytes; None if another host or too long ago
     seconds: float | None = None  # that borg took to create it
+    proven: datetime | None = None  # when a drill last restored and booted it
+    unproven: str = ""  # what its last drill found to be wrong, or that it is overdue
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,8 @@ def judge(source: Source, now: datetime) -> VmStatus:
         size=last.size if last and last.disks else None,
         stored=source.new_data.get(last.archive) if last else None,
         seconds=last.seconds if last else None,
+        proven=source.proof.proven,
+        unproven=_unproven(source, now) if source.excluded_by is None and source.state != GONE else "",
     )
 
 
@@ -145,10 +155,30 @@ def _archived(source: Source, last: VmArchive | None, age: timedelta | None, now
         return Health.CRITICAL, "the last good archive is older than its objective", back_up
     if age < -_CLOCK_TOLERANCE:
         return Health.WARNING, "the last archive is from the future", "Look at the clocks of the hypervisors."
-    late = _behind(source, now)
+    return _doubt(source, now) or _remarks(source, last)
+
+
+def _doubt(source: Source, now: datetime) -> Verdict | None:
+    """What is to be said of archives that are young enough: whether they restore, whether all repositories have one."""
+    drill = f"vmborg drill {vm_argument(source.vm)}"
+    wrong, late = _unproven(source, now), _behind(source, now)
+    if wrong and source.proof.failed:
+        return Health.CRITICAL, wrong, f"See docs/drills.md; `{drill}` tries it again."
     if late:
+        back_up = f"vmborg backup {vm_argument(source.vm)}"
         return Health.WARNING, f"no good archive within its objective in: {', '.join(late)}", back_up
-    return _remarks(source, last)
+    return (Health.WARNING, wrong, drill) if wrong else None
+
+
+def _unproven(source: Source, now: datetime) -> str:
+    proof = source.proof
+    if proof.failed and proof.tried is not None:
+        return f"the drill of {proof.tried:%Y-%m-%d %H:%M}Z failed: {proof.reason}"
+    first = min((each.time for each in source.archives if each.finished and each.hypervisor), default=None)
+    if source.every is not None and is_overdue(proof, first=first, now=now, every=source.every):
+        why = f" ({proof.verdict}: {proof.reason})" if proof.verdict is DrillVerdict.NOT_PROVABLE else ""
+        return f"not proven to restore for {source.every.days} days{why}"
+    return ""
 
 
 def _behind(source: Source, now: datetime) -> list[str]:
@@ -250,7 +280,16 @@ def _source(config: Config, name: str, uuid: str, *, state: str, catalogue: Cata
         unread=tuple(name for name in policy.repositories if name in catalogue.failures),
         growth=growth,
         new_data=stored,
+        proof=_proof(config, uuid),
+        every=None if config.drills.of(name).skip else config.drills.every,
     )
+
+
+def _proof(config: Config, uuid: str) -> Proof:
+    try:
+        return read_proof(config.state, uuid)
+    except JournalError:
+        return NO_PROOF  # it can be made anew, and is overdue then
 
 
 def _growth(config: Config, source: str) -> tuple[str, dict[str, int]]:

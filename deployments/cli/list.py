@@ -10,6 +10,8 @@ from deployments.cli.words import moment, size
 from infra.errors import ArchiveNotFound
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from tasks.catalogue import Catalogue, VmArchive
 
 
@@ -31,14 +33,22 @@ def command(context: Context, *, vm: str | None, repository: str | None) -> int:
     errors = context.output.errors_of(catalogue.failures)
     if vm is not None and not archives:
         raise _none(vm, catalogue)
+    proofs = _proofs(context, archives)
     context.output.document(
         {
-            "archives": [{**_data(archive), "suspect": doubtful.get(archive.archive, "")} for archive in archives],
+            "archives": [
+                {
+                    **_data(archive),
+                    "suspect": doubtful.get(archive.archive, ""),
+                    "proven": proofs.get(archive.archive),
+                }
+                for archive in archives
+            ],
             "errors": errors,
         }
     )
     if archives:
-        _print(context, sorted(archives, key=lambda each: (each.vm, each.time)), doubtful)
+        _print(context, sorted(archives, key=lambda each: (each.vm, each.time)), doubtful, proofs)
     elif not catalogue.failures:
         context.output.line("No archives yet: `vmborg backup --all` makes the first.")
     return exit_code_of(list(catalogue.failures.values()))
@@ -71,9 +81,30 @@ def _suspects(context: Context) -> dict[str, str]:
         return {}
 
 
-def _print(context: Context, archives: "list[VmArchive]", doubtful: dict[str, str]) -> None:
+def _proofs(context: Context, archives: "list[VmArchive]") -> "dict[str, datetime]":
+    """When this host proved archives to restore, by archive: the last one of each VM."""
+    from infra.errors import JournalError
+    from tasks.drills.proofs import read_proof
+
+    found: dict[str, datetime] = {}
+    for uuid in {archive.uuid for archive in archives}:
+        try:
+            proof = read_proof(context.config.state, uuid)
+        except JournalError as error:
+            context.output.error_of("proof", error)
+            continue
+        if proof.proven is not None:
+            found[proof.archive] = proof.proven
+    return found
+
+
+def _print(
+    context: Context, archives: "list[VmArchive]", doubtful: dict[str, str], proofs: "dict[str, datetime]"
+) -> None:
     several = len(context.config.repositories) > 1
     headers = ["VM", "time", "consistency", "disks", "size", "archive", *(["repository"] if several else [])]
+    if proofs:
+        headers.append("proven")
     if any(archive.dumps for archive in archives):
         headers.append("with dumps")
     rows = [
@@ -85,6 +116,7 @@ def _print(context: Context, archives: "list[VmArchive]", doubtful: dict[str, st
             size(archive.size),
             archive.archive,
             *([archive.repository] if several else []),
+            *([moment(proofs[archive.archive]) if archive.archive in proofs else "-"] if proofs else []),
             *([" ".join(archive.dumps) or "-"] if "with dumps" in headers else []),
         ]
         for archive in archives

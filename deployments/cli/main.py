@@ -40,6 +40,7 @@ VERBS = {
     "release": "End a hold",
     "retire": "Show VMs that are gone; forget one",
     "check": "Check repositories, and that archives can be read",
+    "drill": "Prove that VMs restore: boot them where they can touch nothing",
     "sync": "Copy a repository to a cloud, or fetch a copy",
     "deploy": "Register this host's deployments and schedules on a Prefect server",
     "install-service": "Write the systemd units of server, worker and recover at boot",

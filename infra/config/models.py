@@ -18,6 +18,7 @@ from pydantic import (
 
 from infra.config.alerts import AlertsConfig
 from infra.config.cloud import CloudConfig, CloudName
+from infra.config.drills import DrillsConfig
 from infra.config.dumps import EXAMPLE_HOST, DumpsConfig
 from infra.config.fields import (
     AbsolutePath,
@@ -184,6 +185,7 @@ class Config(Section):
     )
     retired: RetiredConfig = Field(default_factory=RetiredConfig, description="What is kept of what is gone.")
     check: CheckConfig = Field(default_factory=CheckConfig, description="How the health of repositories is checked.")
+    drills: DrillsConfig = Field(default_factory=DrillsConfig, description="How restores are tried: docs/drills.md.")
     cloud: dict[CloudName, CloudConfig] = Field(
         default_factory=dict[str, CloudConfig],
         description="Copies of repositories on remotes of rclone's, by name.",

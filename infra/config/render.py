@@ -26,6 +26,7 @@ _ACTIVE = {
     "slice",
     "timezone",
     "silent",
+    "every",
 }
 _HEADER = """\
 # Configuration of vmborg (/etc/vmborg/vmborg.yaml). Check it with `vmborg config validate`.

@@ -87,6 +87,7 @@ class SchedulesConfig(Section):
     prune: Cron = Field(default="H 6 * * *", description="Delete the archives that no rule keeps.")
     check: Cron = Field(default="H 7 * * *", description="Check a slice of the repositories.")
     verify_data: Cron = Field(default="H 8 1 */3 *", description="Check every byte of the repositories.")
+    drill: Cron = Field(default="H 12 * * *", description="Try restores of the VMs that were not for the longest.")
     cloud_sync: Cron = Field(default="H 18 * * *", description="Copy the repositories to their remotes.")
     coverage: Cron = Field(default="H * * * *", description="Look whether every VM is safe, and tell what is not.")
     reconcile: Cron = Field(default="H/10 * * * *", description="Put VMs back that dead runs left on overlays.")

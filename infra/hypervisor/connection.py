@@ -23,6 +23,7 @@ from infra.hypervisor import codes
 from infra.hypervisor.answers import BlockJob, FileSystem
 from infra.hypervisor.bounded import CALL_S, START_S, bounded
 from infra.hypervisor.domain import Domain
+from infra.hypervisor.observed import Observed
 
 __all__ = ["BlockJob", "Domain", "FileSystem", "Hypervisor", "Link", "Versions"]
 
@@ -214,6 +215,10 @@ class Hypervisor:
         """The domain of a UUID. Raises DomainNotFound."""
         what = f"Looking up the domain {uuid}"
         return self._link.read_domain(uuid, what=what, operation=self._domain)
+
+    def observed(self, uuid: str) -> Observed:
+        """The domain of a UUID, of which a drill asks more. Raises DomainNotFound."""
+        return Observed(self._link, uuid=uuid, name=self.by_uuid(uuid).name)
 
     def find(self, name_or_uuid: str) -> Domain:
         """The domain of this name or, without one, of this UUID. Raises DomainNotFound with close matches."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from tasks.dumps.status import DumpStatus
 from tasks.status import Status, VmStatus
@@ -10,7 +10,7 @@ from tasks.units import duration, moment, size
 
 RIGHT = ("age", "objective", "size", "new data", "took")
 """The columns of numbers."""
-LESS = ("took", "new data", "size", "state", "objective")
+LESS = ("took", "new data", "size", "state", "objective", "proven")
 """Columns that a narrow terminal can do without, in the order in which they go."""
 _UNKNOWN = "-"
 
@@ -45,6 +45,7 @@ def vm_cells(vm: VmStatus) -> dict[str, str]:
         "took": _span(timedelta(seconds=vm.seconds)) if vm.seconds is not None else _UNKNOWN,
         "consistency": vm.consistency or _UNKNOWN,
         "uncovered": ", ".join(vm.uncovered) or _UNKNOWN,
+        "proven": _day(vm.proven),
         "what": _what(vm.text, vm.remedy),
     }
 
@@ -63,12 +64,17 @@ def dump_cells(dump: DumpStatus) -> dict[str, str]:
         "took": _UNKNOWN,
         "consistency": "dump",
         "uncovered": _UNKNOWN,
+        "proven": _UNKNOWN,
         "what": _what(dump.text, dump.remedy),
     }
 
 
 def _what(text: str, remedy: str) -> str:
     return f"{text}; {remedy}" if remedy else text
+
+
+def _day(when: datetime | None) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%d") if when else _UNKNOWN
 
 
 def _span(span: timedelta | None) -> str:

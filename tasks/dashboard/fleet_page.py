@@ -29,6 +29,7 @@ _COLUMNS = {
     "took": "took",
     "consistency": "consis\u00adtency",
     "uncovered": "uncov\u00adered",
+    "proven": "proven",
 }
 """Cells that are shown, and their headings with soft hyphens: beside the table Prefect needs room for the run."""
 _GRAVE = (Health.CRITICAL, Health.UNKNOWN, Health.WARNING)

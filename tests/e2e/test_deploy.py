@@ -19,7 +19,7 @@ from tests.integration.vmborg import Call, vmborg
 
 pytestmark = pytest.mark.e2e
 
-ALWAYS = {"backup-vm", "backup-fleet", "check", "reconcile", "coverage"}
+ALWAYS = {"backup-vm", "backup-fleet", "check", "reconcile", "coverage", "drill"}
 DUMPS = {"hosts": {"db01": {"address": "db01", "sources": [{"kind": "files", "paths": ["/etc"]}]}}}
 CLOUD = {"offsite": {"remote": "s3:bucket/vmborg", "config": "/etc/vmborg/rclone.conf"}}
 

@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from deployments.cli.context import Context
 from deployments.cli.main import VERBS, cli
-from infra import errors, errors_upkeep, errors_views
+from infra import errors, errors_drills, errors_upkeep, errors_views
 from infra.config.models import Config
 from infra.config.render import as_data
 from infra.config.section import Section
@@ -113,7 +113,7 @@ def mistakes(words: list[str]) -> list[str]:
 
 def test_every_error_has_a_row() -> None:
     """docs/operations.md has a row for each error class, and no row for what is none."""
-    found = {**vars(errors), **vars(errors_upkeep), **vars(errors_views)}
+    found = {**vars(errors), **vars(errors_drills), **vars(errors_upkeep), **vars(errors_views)}
     classes = {name for name, kind in found.items() if inspect.isclass(kind) and issubclass(kind, Exception)}
     documented = rows("docs/operations.md", "## Errors")
     assert set(documented) == classes

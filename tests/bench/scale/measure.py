@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,12 +23,12 @@ import httpx
 from infra.process import Child, spawn
 from tests.bench.figures import write_between
 from tests.bench.scale.hosts import AROUND, AROUND_S
+from tests.bench.scale.servers import Server, postgres_server, sqlite_server
+from tests.bench.world import say
 from tests.e2e.dashboard import FINAL, Dashboard, Row
-from tests.e2e.held import command, descendants
-from tests.e2e.prefect_server import PrefectServer
+from tests.e2e.held import command
 from tests.e2e.units import unit_environment
 from tests.guests import wait_for
-from tests.integration.dumps.servers import Postgres, postgres
 
 MARKS = ("<!-- scale begins -->", "<!-- scale ends -->")
 MIB = 1024**2
@@ -71,22 +71,12 @@ class Watch:
     peak: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """One that runs, and how big its database is."""
-
-    api: str
-    log: Path
-    pids: Callable[[], list[int]]
-    size: Callable[[], int]
-
-
 def main(target: Path | None, plan: Plan = Plan()) -> int:
     """Measure both, print, write; exit code 1 when a run did not complete on PostgreSQL, which is what we recommend."""
     columns: dict[str, Mapping[str, str]] = {}
     failed = 0
     for name, serving in (("SQLite", sqlite_server), ("PostgreSQL", postgres_server)):
-        _say(f"{plan.hosts} hosts with {plan.vms} VMs each, {name}")
+        say(f"{plan.hosts} hosts with {plan.vms} VMs each, {name}")
         with tempfile.TemporaryDirectory(prefix="vmborg-scale-", dir="/var/tmp") as folder:
             root = Path(folder)
             root.chmod(0o755)  # PostgreSQL's own user has to come through
@@ -97,66 +87,6 @@ def main(target: Path | None, plan: Plan = Plan()) -> int:
     if target:
         write_between(target, MARKS, text)
     return 1 if failed else 0
-
-
-# ------------------------------------------------------------------------------------------------------- the servers
-
-
-def _server(root: Path, database: str) -> PrefectServer:
-    home = root / "server"
-    home.mkdir()
-    settings = {
-        **unit_environment("vmborg-server.service"),
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_DATABASE_CONNECTION_URL": database,
-        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "false",  # the Dashboard of the tests has no token
-        "PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION": None,
-    }
-    return PrefectServer(home, settings)
-
-
-@contextmanager
-def sqlite_server(root: Path) -> Generator[Server]:
-    """As `vmborg install-service` sets it up."""
-    file = root / "server/prefect.db"
-    server = _server(root, f"sqlite+aiosqlite:///{file}")
-    server.start()
-    try:
-        yield Server(
-            server.api,
-            server.log,
-            lambda: descendants(server.pid),
-            lambda: sum(each.stat().st_size for each in file.parent.glob("prefect.db*")),
-        )
-    finally:
-        server.stop()
-
-
-@contextmanager
-def postgres_server(root: Path) -> Generator[Server]:
-    """As docs/scheduling.md sets it up; with fsync, as anybody's."""
-    with postgres(root / "database") as database:
-        database.psql("postgres", "ALTER SYSTEM SET fsync = on; ALTER SYSTEM SET max_connections = 200")
-        database.kill()
-        database.start()
-        database.create("prefect")
-        address = f"postgresql+asyncpg://root@/prefect?host={database.root}&port={database.port}"
-        server = _server(root, address)
-        server.start()
-        try:
-            yield Server(
-                server.api,
-                server.log,
-                lambda: [*descendants(server.pid), *_processes(database)],
-                lambda: int(database.psql("postgres", "SELECT pg_database_size('prefect')")),
-            )
-        finally:
-            server.stop()
-
-
-def _processes(database: Postgres) -> list[int]:
-    master = int((database.root / "data/postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
-    return descendants(master)
 
 
 # --------------------------------------------------------------------------------------------------------- the night
@@ -247,9 +177,9 @@ def _wait(dashboard: Dashboard, fleets: Sequence[str], *, timeout: float) -> Non
             return
         if time.monotonic() - told > 60:
             told = time.monotonic()
-            _say(f"{len(ended)} of {len(fleets)} hosts are done")
+            say(f"{len(ended)} of {len(fleets)} hosts are done")
         time.sleep(LOOK_S)
-    _say("given up: not every host came to an end")
+    say("given up: not every host came to an end")
 
 
 def _runs(dashboard: Dashboard, first: datetime) -> list[Row]:
@@ -327,7 +257,3 @@ def _table(columns: Mapping[str, Mapping[str, str]]) -> str:
     lines = [f"| | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
     lines += [f"| {row} | {' | '.join(columns[name][row] for name in names)} |" for row in columns[names[0]]]
     return "\n".join(lines)
-
-
-def _say(text: str) -> None:
-    print(f"  {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""Drills: what is decided without a host."""
