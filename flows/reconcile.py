@@ -36,7 +36,7 @@ def reconcile(config: str | None = None) -> State[list[Recovery]]:
         create_table_artifact(key="reconcile", table=[_row(recovery) for recovery in recoveries])
     stuck = [recovery.name for recovery in recoveries if recovery.error and not recovery.busy]
     if stuck:
-        return Failed(message=f"Still on an overlay: {', '.join(stuck)}", data=recoveries)
+        return Failed(message=f"Not put back or taken away: {', '.join(stuck)}", data=recoveries)
     return Completed(message=f"{len(recoveries)} open runs looked at", data=recoveries)
 
 
