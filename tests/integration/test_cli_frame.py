@@ -110,7 +110,7 @@ def test_validate_tells_all_mistakes_at_once(config: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", sorted(set(VERBS) - {"config", "backup", "restore", "hold", "release", "dumps", "alerts"})
+    "verb", sorted(set(VERBS) - {"config", "backup", "restore", "hold", "release", "dumps", "alerts", "files"})
 )
 def test_every_verb_refuses_a_wrong_configuration(config: Path, verb: str) -> None:
     """Each verb that needs the configuration ends with 2 when it is wrong, before it does anything."""

@@ -119,6 +119,7 @@ def test_list_tells_what_there_is(host: Host, web: Domain) -> None:
         "hypervisor": "kvm1",
         "dumps": [],
         "suspect": "",
+        "proven": None,
     }
     for selection in (web.name, web.uuid, web.uuid[:8]):
         assert host.run("list", selection, "--json").document["archives"] == found
