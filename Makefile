@@ -32,7 +32,7 @@ dashboard-clean: setup  ## Remove what a dashboard left that was killed
 	@$(BIN)/python -m tests.dashboard --clean
 
 test: unit  ## All tests: unit, then those with real daemons and guests
-	$(BIN)/pytest -v --durations=10 -n 3 --dist loadfile tests/integration tests/e2e
+	$(BIN)/pytest -v --durations=10 -n 2 --dist loadfile tests/integration tests/e2e
 
 unit: setup  ## The tests that need no daemon (seconds)
 	$(BIN)/pytest -n 2 tests/unit

@@ -84,7 +84,7 @@ def watchdogs(guest: Guest) -> list[psutil.Process]:
 def pause_agent(guest: Guest, seconds: int) -> None:
     """Stop the agent's process for a while; it is stopped when this returns."""
     assert guest.exec(["agent-pause", str(seconds)])[0] == 0
-    wait_for(lambda: not answers(guest), timeout=10, what="the stopped agent")
+    wait_for(lambda: not answers(guest), timeout=60, what="the stopped agent")
 
 
 def answers(guest: Guest) -> bool:

@@ -160,7 +160,7 @@ def test_a_hung_agent_does_not_keep_the_disks_from_being_put_back(  # noqa: PLR0
     monkeypatch.setattr("infra.hypervisor.put_back.THAW_S", 0.0)
     entry = replace(begin_run(domain, places["big"]), freeze=True)
     assert guest.exec(["agent-pause", "20"])[0] == 0
-    wait_for(lambda: not_answering(domain), timeout=10, what="the stopped agent")
+    wait_for(lambda: not_answering(domain), timeout=60, what="the stopped agent")
     saved: list[JournalEntry] = []
 
     with pytest.raises(ThawUnconfirmed):
