@@ -10,15 +10,14 @@ from tasks.lateness import SKIPPED, superseded
 from tasks.logs import forward_to_run
 from tasks.names import on_host
 from tasks.policy import step
-from tasks.recovery import Recovery, recover_all
-from tasks.views.recover import recover_views
+from tasks.recover_all import recover_all
+from tasks.recovery import Recovery
 
 
 @step("recover")
 def recover_host(config: str | None) -> list[Recovery]:
-    """Recover each open journal entry and each dead view of this host; as tasks.recovery.recover_all does."""
-    settings = load_config(config)
-    return [*recover_all(settings), *recover_views(settings)]
+    """Recover what dead runs and commands left on this host; see tasks.recover_all for the errors."""
+    return recover_all(load_config(config))
 
 
 @flow(name="reconcile", flow_run_name=on_host("reconcile"), persist_result=False)

@@ -4,8 +4,6 @@ RestoreError
 ├── ApplianceFailed             the appliance of libguestfs does not start, or died
 ├── GuestPathError              no such file in the guest, or it cannot be read
 ├── GuestEncrypted              the file systems are encrypted inside the guest
-├── HostUnfit                   this host lacks the architecture or machine type
-├── ViewDead                    what shows the archive is gone while it is needed
 └── ViewNotFound                nothing of an archive is mounted there
 """
 

@@ -266,6 +266,11 @@ class StateDir:
         return self.root / "views"
 
     @property
+    def without_kvm(self) -> Path:
+        """The file that is there once the appliance of libguestfs did not start on /dev/kvm."""
+        return self.views / "appliance-without-kvm"
+
+    @property
     def upkeep(self) -> Path:
         """What prunes, checks and cloud copies remember."""
         return self.root / "upkeep"

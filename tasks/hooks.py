@@ -11,7 +11,7 @@ from typing import Any
 
 from infra.errors import VmborgError
 from tasks.job import load_config
-from tasks.recovery import recover_all
+from tasks.recovery import recover_domains
 
 logger = logging.getLogger("vmborg.hooks")
 
@@ -29,10 +29,10 @@ def put_back_after(parameters: Mapping[str, Any]) -> None:
     deadline = time.monotonic() + _WAIT_FOR_DEAD_RUN_S
     try:
         config = load_config(parameters.get("config"))
-        recoveries = recover_all(config, only=vm)
+        recoveries = recover_domains(config, only=vm)
         while any(recovery.busy for recovery in recoveries) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
-            recoveries = recover_all(config, only=vm)
+            recoveries = recover_domains(config, only=vm)
     except VmborgError:
         logger.exception("%s could not be put back by the hook; reconcile will try again", vm)
         return

@@ -20,7 +20,6 @@ from infra.hypervisor.put_back import put_back
 from infra.journal.locks import domain_lock
 from infra.journal.store import Journal
 from infra.model import JournalEntry, PutBackReport, StateDir
-from tasks.drills.under_way import take_away_dead
 from tasks.memory import needed_checkpoints
 from tasks.repositories import open_repository
 
@@ -121,7 +120,7 @@ def drop_archive(repository: Repository, archive: str) -> bool:
     return True
 
 
-def recover_all(config: Config, *, only: str | None = None) -> list[Recovery]:
+def recover_domains(config: Config, *, only: str | None = None) -> list[Recovery]:
     """Recover every domain with an open journal entry, or the one named (or with the UUID) `only`.
 
     One domain's failure does not keep the next from being put back, nor does one that takes long, nor a repository that
@@ -141,22 +140,11 @@ def recover_all(config: Config, *, only: str | None = None) -> list[Recovery]:
             _and_dropped(config, entry, recovery) if recovery.closed else recovery
             for entry, recovery in zip(entries, recovered, strict=True)
         ]
-    recovered += _drills(config, only)
     for problem in found.problems:
         if only is None:
             raise problem
         logger.error("%s", problem)
     return recovered
-
-
-def _drills(config: Config, only: str | None) -> list[Recovery]:
-    """Take away what dead drills left; of a named VM only those that tried it."""
-    found = [each for each in take_away_dead(config) if only in {None, each.drill.vm, each.drill.uuid}]
-    return [
-        Recovery(each.drill.uuid, f"drill of {each.drill.vm}", each.actions, each.error, busy=each.busy)
-        for each in found
-        if not each.busy
-    ]
 
 
 def _uuid_of(hypervisor: Hypervisor, vm: str) -> str | None:

@@ -2,13 +2,14 @@
 
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.prefect_server import prefect_server
 from tests.guests.daemons import Daemons, ensure_daemons
+from tests.integration.own_libvirtd import OwnLibvirtd, own_libvirtd
 
 __all__ = ["prefect_server"]  # one for all folders
 
@@ -46,6 +47,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop what was started for the workers."""
     if _shared_daemons in config.stash:
         config.stash[_shared_daemons].stop()
+
+
+@pytest.fixture(scope="module")
+def daemon(daemons: Daemons) -> Iterator[OwnLibvirtd]:  # noqa: ARG001 - /dev/kvm
+    """A libvirtd without other domains, for one file of tests, which may kill it; each test leaves it running."""
+    with own_libvirtd() as found:
+        yield found
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

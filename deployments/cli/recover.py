@@ -4,8 +4,8 @@ import click
 
 from deployments.cli.context import Context, pass_context
 from infra.errors import DomainBusy, RecoveryFailed
-from tasks.recovery import Recovery, recover_all
-from tasks.views.recover import recover_views
+from tasks.recover_all import recover_all
+from tasks.recovery import Recovery
 
 
 @click.command
@@ -18,7 +18,7 @@ def command(context: Context, *, vm: str | None) -> int:
 
     A VM that needs nothing, or that a live backup works on, is not touched. Exit code 1 if one could not be put back.
     """
-    recoveries = [*recover_all(context.config, only=vm), *recover_views(context.config, only=vm)]
+    recoveries = recover_all(context.config, only=vm)
     if vm is not None and not recoveries:
         context.hypervisor().find(vm)  # a misspelt name must not look like good news
     context.output.document({"recovered": recoveries})

@@ -133,6 +133,7 @@ def appliance(drives: Sequence[Drive], *, work: Path, remember: Path, detached: 
                     continue
                 raise
             if number:
+                remember.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 remember.write_text("The appliance does not start on /dev/kvm here.\n", encoding="ascii")
             yield started
             return

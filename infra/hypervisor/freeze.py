@@ -9,18 +9,16 @@ for, and more than none, and that it is frozen now: `fsFreeze(['/nonexist'])` re
 import logging
 import os
 import select
-import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from infra.errors import FreezeFailed, HypervisorError
 from infra.hypervisor import watchdog
 from infra.hypervisor.domain import Domain
 from infra.hypervisor.thaw import Thaw, thaw, unconfirmed
 from infra.model import Consistency, DomainState, FreezeReport, Quiesce
-from infra.process import Child, spawn
+from infra.process import Child, own_module, spawn
 
 logger = logging.getLogger("vmborg.freeze")
 
@@ -29,7 +27,6 @@ WATCHDOG_PERSIST_S = 600.0
 
 _WATCHDOG_START_S = 20.0
 _WATCHDOG_END_S = 5.0
-_CODE_ROOT = Path(__file__).resolve().parents[2]
 _FOREIGN = "the file systems are frozen already, by somebody else"
 _REFUSED_AS_FROZEN = "agent is in frozen state"
 
@@ -211,14 +208,7 @@ def _watchdog(domain: Domain, *, agent_timeout: int, deadline: float) -> Generat
         "--deadline": f"{deadline:g}",
         "--persist": f"{WATCHDOG_PERSIST_S:g}",
     }
-    argv = [
-        sys.executable,
-        "-P",
-        "-m",
-        watchdog.__name__,
-        *(part for pair in options.items() for part in pair),
-    ]
-    search = os.pathsep.join(filter(None, (str(_CODE_ROOT), os.environ.get("PYTHONPATH", ""))))
-    with spawn(argv, env={"PYTHONPATH": search}, stdin=True, detached=True) as child:
+    argv, environment = own_module(watchdog.__name__, *(part for pair in options.items() for part in pair))
+    with spawn(argv, env=environment, stdin=True, detached=True) as child:
         child.release()
         yield _Guard(child)

@@ -18,19 +18,16 @@ from typing import Any
 
 from infra.errors import StorageError, VmborgError
 from infra.manifest import segment_name
-from infra.process import spawn
+from infra.process import own_module, spawn
+from infra.segments.answering import answer_requests
 from infra.segments.mount import mount_here
 from infra.segments.protocol import (
-    IN_HEADER,
-    OUT_HEADER,
     READ_IN,
-    REQUEST_BYTES,
     Attributes,
     Op,
     attr_reply,
     directory_entry,
     entry_reply,
-    init_reply,
     open_reply,
     statfs_reply,
 )
@@ -38,7 +35,6 @@ from infra.segments.protocol import (
 READY = "ready"
 _ROOT = 1
 _OPEN_FILES = 64
-_CODE_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,32 +85,7 @@ class _Server:
 
     def serve(self) -> None:
         """Answer the kernel until the mount is taken away. Raises OSError."""
-        buffer = bytearray(REQUEST_BYTES)
-        while True:
-            try:
-                length = os.readv(self._device, [buffer])
-            except OSError as error:
-                if error.errno in {errno.ENOENT, errno.EINTR, errno.EAGAIN}:  # the request was taken back
-                    continue
-                if error.errno == errno.ENODEV:  # unmounted
-                    return
-                raise
-            self._handle(memoryview(buffer)[:length])
-
-    def _handle(self, request: memoryview) -> None:
-        _, opcode, unique, node, *_ = IN_HEADER.unpack_from(request)
-        if opcode in {Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT}:  # these get no answer
-            return
-        number, content = 0, b""
-        try:
-            content = self._answer(opcode, node, bytes(request[IN_HEADER.size :]))
-        except OSError as error:
-            number = error.errno or errno.EIO
-        try:
-            os.writev(self._device, [OUT_HEADER.pack(OUT_HEADER.size + len(content), -number, unique), content])
-        except OSError as error:
-            if error.errno != errno.ENOENT:  # whoever asked does not wait for it any more
-                raise
+        answer_requests(self._device, self._answer)
 
     def _answer(self, opcode: int, node: int, body: bytes) -> bytes:  # noqa: PLR0911 - a request a line
         if opcode == Op.READ:
@@ -131,12 +102,9 @@ class _Server:
             return self._list(*READ_IN.unpack_from(body)[1:3])
         if opcode == Op.STATFS:
             return statfs_reply(sum(disk.size for disk in self._disks))
-        if opcode in {Op.RELEASE, Op.DESTROY}:
+        if opcode == Op.RELEASE:
             return b""
-        reply = init_reply(body) if opcode == Op.INIT else None
-        if reply is None:
-            raise OSError(errno.ENOSYS, "not needed here")
-        return reply
+        raise OSError(errno.ENOSYS, "not needed here")
 
     def _disk(self, node: int) -> JoinedDisk:
         return self._disks[node - _ROOT - 1]
@@ -171,12 +139,10 @@ def joined_disks(directory: Path, disks: Sequence[JoinedDisk], *, owner: tuple[i
     The process outlives us. Raises StorageError when that is not possible.
     """
     wish = {"directory": str(directory), "owner": owner, "disks": [asdict(disk) for disk in disks]}
-    argv = [sys.executable, "-P", "-m", "infra.segments.joined"]
-    search = os.pathsep.join(filter(None, (str(_CODE_ROOT), os.environ.get("PYTHONPATH", ""))))
-    how = {"PYTHONPATH": search}
+    argv, environment = own_module("infra.segments.joined")
     with (
         log.open("wb") as errors,
-        spawn(argv, env=how, cwd="/", stdin=True, stderr=errors, detached=True) as child,
+        spawn(argv, env=environment, cwd="/", stdin=True, stderr=errors, detached=True) as child,
     ):
         child.stdin.write(json.dumps(wish) + "\n")
         child.stdin.flush()

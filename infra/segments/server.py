@@ -1,34 +1,25 @@
 """The file system that borg reads disks from: answers the kernel's requests until it is told to end."""
 
 import errno
-import os
-import select
 from collections.abc import Callable
-from typing import TypeVar
 
+from infra.segments.answering import answer_requests, required
 from infra.segments.loader import Loader
 from infra.segments.protocol import (
-    IN_HEADER,
     LSEEK_IN,
     LSEEK_OUT,
-    OUT_HEADER,
     READ_IN,
-    REQUEST_BYTES,
     Op,
     attr_reply,
     directory_entry,
     entry_reply,
-    init_reply,
     open_reply,
     statfs_reply,
 )
 from infra.segments.tree import Tree
 
-T = TypeVar("T")
-
 _SEEK_DATA, _SEEK_HOLE = 3, 4
 _ZEROS = bytes(1024 * 1024)
-_SILENT = {Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT}  # these get no answer
 
 IsHole = Callable[[int, int], bool]
 """Whether a segment (disk, number) is known to be zeros without reading it."""
@@ -55,62 +46,20 @@ class Server:
 
     def serve(self, until: int) -> None:
         """Answer requests until the descriptor `until` can be read or is closed at its other end."""
-        buffer = bytearray(REQUEST_BYTES)
-        poll = select.poll()
-        poll.register(self._device, select.POLLIN)
-        poll.register(until, select.POLLIN)
-        while True:
-            if any(descriptor == until for descriptor, _ in poll.poll()):
-                return
-            try:
-                length = os.readv(self._device, [buffer])
-            except OSError as error:
-                if error.errno in {errno.ENOENT, errno.EINTR, errno.EAGAIN}:  # the request was taken back
-                    continue
-                if error.errno == errno.ENODEV:  # unmounted
-                    return
-                raise
-            self._handle(memoryview(buffer)[:length])
+        answer_requests(self._device, self._answer, until=until)
 
-    def _handle(self, request: memoryview) -> None:
-        _, opcode, unique, node, *_ = IN_HEADER.unpack_from(request)
-        body = bytes(request[IN_HEADER.size :])
-        if opcode in _SILENT:
-            return
-        try:
-            if opcode == Op.READ:
-                self._reply(unique, self._read(node, body))
-            elif opcode == Op.INIT:
-                self._reply(unique, _required(init_reply(body), errno.EPROTO))
-            elif opcode == Op.DESTROY:
-                self._reply(unique, b"")
-            else:
-                # ENOSYS to OPENDIR, FLUSH and others means: fine, and need not ask again.
-                answer = self._answers.get(opcode)
-                self._reply(unique, _required(answer, errno.ENOSYS)(node, body))
-        except OSError as error:
-            self._refuse(unique, error.errno or errno.EIO)
-
-    def _reply(self, unique: int, content: bytes | memoryview) -> None:
-        header = OUT_HEADER.pack(OUT_HEADER.size + len(content), 0, unique)
-        self._send([header, content])
-
-    def _refuse(self, unique: int, number: int) -> None:
-        self._send([OUT_HEADER.pack(OUT_HEADER.size, -number, unique)])
-
-    def _send(self, parts: list[bytes | memoryview]) -> None:
-        try:
-            os.writev(self._device, parts)
-        except OSError as error:
-            if error.errno != errno.ENOENT:  # whoever asked does not wait for it any more
-                raise
+    def _answer(self, opcode: int, node: int, body: bytes) -> bytes | memoryview:
+        if opcode == Op.READ:
+            return self._read(node, body)
+        # ENOSYS to OPENDIR, FLUSH and others means: fine, and need not ask again.
+        return required(self._answers.get(opcode), errno.ENOSYS)(node, body)
 
     def _lookup(self, node: int, body: bytes) -> bytes:
-        found = _required(self._tree.lookup(node, body.split(b"\0", 1)[0]), errno.ENOENT)
-        return entry_reply(found, _required(self._tree.attributes(found), errno.ENOENT))
+        found = required(self._tree.lookup(node, body.split(b"\0", 1)[0]), errno.ENOENT)
+        return entry_reply(found, required(self._tree.attributes(found), errno.ENOENT))
 
     def _getattr(self, node: int, _body: bytes) -> bytes:
-        return attr_reply(_required(self._tree.attributes(node), errno.ENOENT))
+        return attr_reply(required(self._tree.attributes(node), errno.ENOENT))
 
     def _readdir(self, node: int, body: bytes) -> bytes:
         _, start, size, _ = READ_IN.unpack_from(body)
@@ -149,13 +98,7 @@ class Server:
         return LSEEK_OUT.pack(offset if whence == _SEEK_DATA else length)
 
     def _segment(self, node: int) -> tuple[int, int]:
-        disk, number = _required(self._tree.locate(node), errno.ENOENT)
+        disk, number = required(self._tree.locate(node), errno.ENOENT)
         if number < 0:
             raise OSError(errno.EISDIR, "a folder")
         return disk, number
-
-
-def _required(value: T | None, number: int) -> T:
-    if value is None:
-        raise OSError(number, os.strerror(number))
-    return value

@@ -1,9 +1,7 @@
 """Frozen disks, mounted as segments for borg, while a block runs."""
 
 import json
-import os
 import select
-import sys
 from array import array
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,12 +11,11 @@ from typing import Any
 
 from infra.errors import CommandTimedOut, StorageError
 from infra.manifest import segment_name
-from infra.process import Child, spawn
+from infra.process import Child, own_module, spawn
 from infra.segments import serve
 from infra.segments.decide import DiskReading
 from infra.segments.mount import DEVICE
 
-_CODE_ROOT = Path(__file__).resolve().parents[2]
 _START_S, _END_S = 60.0, 60.0
 
 
@@ -81,9 +78,8 @@ def supported() -> str:
 def segment_view(directory: Path, readings: Sequence[DiskReading]) -> Generator[SegmentView]:
     """Mount these frozen disks at `directory`, for the block. Raises StorageError when that is not possible."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    argv = [sys.executable, "-P", "-m", serve.__name__]
-    search = os.pathsep.join(filter(None, (str(_CODE_ROOT), os.environ.get("PYTHONPATH", ""))))
-    with spawn(argv, env={"PYTHONPATH": search}, stdin=True, own_session=True) as child:
+    argv, environment = own_module(serve.__name__)
+    with spawn(argv, env=environment, stdin=True, own_session=True) as child:
         _tell(child, directory, readings)
         view = SegmentView(child, directory, readings)
         view.require_live()

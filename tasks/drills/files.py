@@ -1,48 +1,49 @@
-"""Files of the guest, read from the restored image before it boots: by libguestfs, in its appliance, read-only."""
+"""Files of the guest, read from the restored images before it boots: by libguestfs, in its appliance, read-only."""
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from infra.config.drills import FileProbe
-from infra.errors import CommandFailed, CommandNotFound, CommandTimedOut
+from infra.errors import CommandNotFound
 from infra.errors_drills import NotProvable, ProbeFailed
-from infra.process import run
+from infra.errors_views import ApplianceFailed, GuestEncrypted, GuestPathError
+from infra.guestfs.session import Appliance, Drive, appliance
+from tasks.files.tree import mount_tree
 
-_TIMEOUT_S = 300
-_WAYS: tuple[dict[str, str | None], ...] = ({}, {"LIBGUESTFS_BACKEND_SETTINGS": "force_tcg"})
-_NO_LAUNCH = "guestfs_launch failed"
 _PLACE = re.compile(r"([a-z]+)([0-9]*)")
 
 
-def check_files(probes: Sequence[FileProbe], disks: Mapping[str, str]) -> list[str]:
-    """What was shown. `disks` are the restored images by target. Raises ProbeFailed, NotProvable (no libguestfs)."""
-    return [_check(probe, disks) for probe in probes]
+def check_files(probes: Sequence[FileProbe], disks: Mapping[str, Drive], *, work: Path, remember: Path) -> list[str]:
+    """What was shown. `disks` are the restored images by target; `work` and `remember` are those of `appliance`.
+
+    Raises ProbeFailed, NotProvable (no libguestfs, or its appliance does not run here).
+    """
+    if not probes:
+        return []
+    work.mkdir(mode=0o700, exist_ok=True)
+    try:
+        with appliance(list(disks.values()), work=work, remember=remember) as started:
+            return [_check(started, probe, list(disks)) for probe in probes]
+    except CommandNotFound as error:
+        raise NotProvable("guestfish is not installed.", evidence=error.brief, remedy=error.remedy) from error
+    except ApplianceFailed as error:
+        raise NotProvable(error.brief, evidence=error.evidence, remedy=error.remedy) from error
 
 
-def _check(probe: FileProbe, disks: Mapping[str, str]) -> str:
-    argv = ["guestfish", "--ro"]
-    for path in disks.values():
-        argv += ["--add", path]
-    argv += ["--mount", _device(probe.disk, list(disks))] if probe.disk else ["--inspector"]
-    found = _read([*argv, "checksum", "sha256", probe.path], probe.path)
+def _check(started: Appliance, probe: FileProbe, targets: Sequence[str]) -> str:
+    try:
+        started.do("umount-all")
+        if probe.disk:
+            started.do("mount-ro", _device(probe.disk, targets), "/")
+        else:
+            mount_tree(started, targets, by_disk=False)
+        found = started.do("checksum", "sha256", probe.path).strip()
+    except (GuestPathError, GuestEncrypted) as error:
+        raise ProbeFailed(f"{probe.path} cannot be read from the restored disks.", evidence=error.evidence) from error
     if found != probe.sha256:
         raise ProbeFailed(f"{probe.path} is not the file it was.", evidence=f"SHA-256 is {found}, not {probe.sha256}")
     return f"{probe.path} has its checksum"
-
-
-def _read(argv: Sequence[str], path: str) -> str:
-    """What guestfish prints. KVM is there on hosts on which it does not work: its appliance is tried without, too."""
-    for settings in _WAYS:
-        try:
-            return run(argv, timeout=_TIMEOUT_S, env={"LIBGUESTFS_BACKEND": "direct", **settings}).stdout.strip()
-        except CommandNotFound as error:
-            remedy = "apt install libguestfs-tools"
-            raise NotProvable("guestfish is not installed.", evidence=error.brief, remedy=remedy) from error
-        except (CommandFailed, CommandTimedOut) as error:
-            if _NO_LAUNCH not in error.evidence:
-                raise ProbeFailed(f"{path} cannot be read from the restored disks.", evidence=error.evidence) from error
-    remedy = "Run libguestfs-test-tool: it says why."
-    raise NotProvable("The appliance of libguestfs does not start.", evidence=_NO_LAUNCH, remedy=remedy)
 
 
 def _device(place: str, targets: Sequence[str]) -> str:

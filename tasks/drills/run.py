@@ -10,9 +10,10 @@ from pathlib import Path
 from infra.config.models import Config
 from infra.errors import DomainNotFound, NoSpace, VmborgError
 from infra.errors_drills import DrillLeft, NotIsolated, NotProvable
+from infra.guestfs.session import Drive
 from infra.hypervisor import images
 from infra.hypervisor.connection import Hypervisor
-from infra.hypervisor.domain_xml import parse_domain
+from infra.hypervisor.domain_xml import ParsedDomain, parse_domain
 from infra.hypervisor.isolate import Isolation, console_path, isolate
 from infra.hypervisor.isolation_check import require_isolated
 from infra.hypervisor.restore_trust import ALLOWABLE
@@ -89,11 +90,19 @@ def _try(config: Config, drill: UnderWay, found: _Found, mark: Mark) -> None:
     to = Isolation(drill.name, drill.uuid, str(drill.scratch))
     made = isolate(xml, to)
     require_isolated(made.xml, to, original)
-    _require_own_images(made.xml, to)
+    definition = parse_domain(made.xml)
+    _require_own_images(definition, to)
     found.set(memory=memory_of(made.xml), notes=tuple(f"without {each}" for each in made.left_out))
+    wanted = config.drills.of(drill.vm)
     with Hypervisor.open(config.hypervisor.uri) as hypervisor:
         _require_able(config, made.xml, hypervisor)
-        found.probes += check_files(config.drills.of(drill.vm).files, restored.disks)
+        drives = {
+            disk.target: Drive(disk.image.path, disk.image.format)
+            for disk in definition.disks
+            if disk.target in restored.disks
+        }
+        work, remember = drill.scratch / "appliance", config.state.without_kvm
+        found.probes += check_files(wanted.files, drives, work=work, remember=remember)
         mark("starting")
         began = time.monotonic()
         hypervisor.create_transient(made.xml)
@@ -101,9 +110,9 @@ def _try(config: Config, drill: UnderWay, found: _Found, mark: Mark) -> None:
         machine = Machine(
             domain=hypervisor.observed(drill.uuid),
             console_path=Path(console_path(to.folder)),
-            wanted=config.drills.of(drill.vm),
+            wanted=wanted,
             disks=tuple(restored.disks),
-            has_agent=parse_domain(made.xml).has_agent_channel,
+            has_agent=definition.has_agent_channel,
             agent_answered=manifest.consistency is Consistency.AGENT,
             boot=config.drills.boot,
             began=began,
@@ -146,9 +155,9 @@ def _restore(config: Config, drill: UnderWay, outcome: Outcome, mark: Mark) -> R
     return restored
 
 
-def _require_own_images(xml: str, to: Isolation) -> None:
+def _require_own_images(definition: ParsedDomain, to: Isolation) -> None:
     """Raise NotIsolated for a chain that leads out of the scratch folder."""
-    for disk in parse_domain(xml).disks:
+    for disk in definition.disks:
         paths = [each.path for each in images.chain(disk.image.path, disk.image.format)] if disk.image.path else []
         outside = [path for path in paths if not path.startswith(f"{to.folder}/")]
         if outside:

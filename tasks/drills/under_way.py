@@ -104,10 +104,26 @@ class TakenAway:
     busy: bool = False  # it is at work; it was left alone
 
 
-def take_away_dead(config: Config) -> list[TakenAway]:
-    """Clean up after every drill that died. One that cannot be cleaned does not keep the next from it."""
-    found = [_open_drill(path) for path in sorted((config.state.drills / "open").glob("*.json"))]
-    return [_take_away_dead(config, drill) for drill in found]
+def take_away_dead(config: Config, *, only: str | None = None) -> list[TakenAway]:
+    """Clean up after every drill that died, or those of one VM (`only`). One that fails does not keep the next from it.
+
+    Raises JournalError if an entry cannot be read, after all others were dealt with.
+    """
+    done: list[TakenAway] = []
+    problems: list[JournalError] = []
+    for path in sorted((config.state.drills / "open").glob("*.json")):
+        try:
+            drill = _open_drill(path)
+        except JournalError as error:
+            problems.append(error)
+            continue
+        if only in {None, drill.vm, drill.uuid}:
+            done.append(_take_away_dead(config, drill))
+    for problem in problems:
+        if only is None:
+            raise problem
+        logger.error("%s", problem)
+    return done
 
 
 def _take_away_dead(config: Config, drill: UnderWay) -> TakenAway:

@@ -61,13 +61,9 @@ def opened_tree(config: Config, source: Source, say: Say) -> Generator[tuple[Cho
     with chosen_archive(config, source.vm, archive=source.archive, repository=source.repository, say=say) as chosen:
         view = open_view(chosen.repository, chosen.opened.manifest, chosen.entry, chosen.journal, lock=True)
         say("starting the appliance that reads its file systems")
-        with appliance(_drives(view, chosen.work), work=chosen.work, remember=_remembered(config)) as started:
+        with appliance(_drives(view, chosen.work), work=chosen.work, remember=config.state.without_kvm) as started:
             yield chosen, started, mount_tree(started, _targets(view), by_disk=source.by_disk)
         close_view(view.entry, chosen.journal)
-
-
-def _remembered(config: Config) -> Path:
-    return config.state.views / "appliance-without-kvm"
 
 
 def _targets(view: View) -> list[str]:
@@ -126,7 +122,7 @@ def mount_files(config: Config, source: Source, directory: Path, *, say: Say) ->
         view = open_view(chosen.repository, chosen.opened.manifest, entry, chosen.journal)
         say("starting the appliance that reads its file systems")
         with appliance(
-            _drives(view, chosen.work), work=chosen.work, remember=_remembered(config), detached=True
+            _drives(view, chosen.work), work=chosen.work, remember=config.state.without_kvm, detached=True
         ) as started:
             tree = mount_tree(started, _targets(view), by_disk=source.by_disk)
             started.do("mount-local", str(directory), "readonly:true")

@@ -17,19 +17,12 @@ from infra.process import run, spawn
 from tests.e2e.sources import MIB, Sources, disk, fill_image, guest_io
 from tests.e2e.test_backup_restore import borg_create
 from tests.e2e.test_changed import back_up, checkpoints, extract, one_disk
-from tests.guests import Daemons, Guest, virsh, wait_for
-from tests.integration.own_libvirtd import OwnLibvirtd, own_libvirtd
+from tests.guests import Guest, virsh, wait_for
+from tests.integration.own_libvirtd import OwnLibvirtd
 from tests.integration.segments.images import content_of, drop_bitmaps
 from tests.integration.vmborg import VMBORG
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(scope="module")
-def daemon(daemons: Daemons) -> Iterator[OwnLibvirtd]:  # noqa: ARG001 - /dev/kvm
-    """The libvirtd that is killed; each test leaves it running."""
-    with own_libvirtd() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

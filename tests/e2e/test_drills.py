@@ -12,7 +12,7 @@ import pytest
 from infra.config.load import load
 from infra.process import run
 from tasks.coverage import alarms_of
-from tasks.recovery import recover_all
+from tasks.recover_all import recover_all
 from tasks.status import read_status
 from tests.e2e.site import Site, make_site
 from tests.guests import Boot, Daemons, DiskSpec, Guest, domain_xml, make_disk, virsh

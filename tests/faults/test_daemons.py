@@ -16,18 +16,11 @@ from tests.e2e.sources import bare_xml, disk
 from tests.faults.commits import LOAD, hurry, load, reach_commit, slow_commit, unload
 from tests.faults.processes import qemu_of
 from tests.faults.rig import MIB, Rig, kill, make_rig
-from tests.guests import Boot, Daemons, Guest, make_disk, wait_for
-from tests.integration.own_libvirtd import OwnLibvirtd, own_libvirtd
+from tests.guests import Boot, Guest, make_disk, wait_for
+from tests.integration.own_libvirtd import OwnLibvirtd
 from tests.integration.vmborg import VMBORG
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(scope="module")
-def daemon(daemons: Daemons) -> Iterator[OwnLibvirtd]:  # noqa: ARG001 - /dev/kvm
-    """The libvirtd that is killed; each test leaves it running."""
-    with own_libvirtd() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -17,16 +17,9 @@ from infra.process import run
 from tests.guests import DiskSpec, virsh
 from tests.integration.bare import Bare
 from tests.integration.hosting import Host, defined, disk
-from tests.integration.own_libvirtd import OwnLibvirtd, own_libvirtd
+from tests.integration.own_libvirtd import OwnLibvirtd
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[OwnLibvirtd]:
-    """A libvirtd without other tests' domains, for one file of tests."""
-    with own_libvirtd() as found:
-        yield found
 
 
 @pytest.fixture

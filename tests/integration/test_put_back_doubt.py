@@ -20,7 +20,7 @@ from infra.hypervisor.snapshot import overlay_path, snapshot_xml, strays, take_s
 from infra.journal.store import Journal
 from infra.model import JournalEntry, Overlay, Phase
 from infra.process import run, spawn
-from tasks.recovery import recover_all
+from tasks.recovery import recover_domains
 from tests.guests import Daemons, wait_for
 from tests.integration.bare import MIB, Bare, World, assert_on_bases, holds, image_holds, small_filesystem
 from tests.integration.hosting import Host
@@ -173,7 +173,7 @@ def test_one_that_hangs_does_not_hold_up_the_rest(world: World, tmp_path: Path) 
     process = qemu(hung)
     os.kill(process, signal.SIGSTOP)
     try:
-        recovery = threading.Thread(target=recover_all, args=(config,))
+        recovery = threading.Thread(target=recover_domains, args=(config,))
         recovery.start()
         wait_for(lambda: journal.read(other.uuid) is None, timeout=25, what="the other domain")
         assert_on_bases(other, entries[1])

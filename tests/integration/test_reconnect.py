@@ -12,20 +12,13 @@ from infra.errors import HypervisorUnreachable
 from infra.hypervisor import connection
 from infra.hypervisor.connection import Domain, Hypervisor, Link
 from infra.model import DomainState
-from tests.integration.own_libvirtd import OwnLibvirtd, own_libvirtd
+from tests.integration.own_libvirtd import OwnLibvirtd
 
 pytestmark = pytest.mark.integration
 
 SMALL = """<domain type='qemu'><name>{name}</name><memory unit='MiB'>16</memory>
     <os><type arch='x86_64' machine='pc'>hvm</type></os>
     <devices><controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"""
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[OwnLibvirtd]:
-    """One for all tests here; each leaves it running."""
-    with own_libvirtd() as found:
-        yield found
 
 
 @pytest.fixture
