@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -96,11 +96,7 @@ def _try(config: Config, drill: UnderWay, found: _Found, mark: Mark) -> None:
     wanted = config.drills.of(drill.vm)
     with Hypervisor.open(config.hypervisor.uri) as hypervisor:
         _require_able(config, made.xml, hypervisor)
-        drives = {
-            disk.target: Drive(disk.image.path, disk.image.format)
-            for disk in definition.disks
-            if disk.target in restored.disks
-        }
+        drives = _drives(definition, restored.disks)
         work, remember = drill.scratch / "appliance", config.state.without_kvm
         found.probes += check_files(wanted.files, drives, work=work, remember=remember)
         mark("starting")
@@ -119,6 +115,12 @@ def _try(config: Config, drill: UnderWay, found: _Found, mark: Mark) -> None:
         )
         _judge(config, machine, manifest, found)
         mark("judged")
+
+
+def _drives(definition: ParsedDomain, restored: Mapping[str, str]) -> dict[str, Drive]:
+    """The restored disks by target, in the formats of the definition: a raw image may claim to be anything."""
+    found = [disk for disk in definition.disks if disk.target in restored]
+    return {disk.target: Drive(disk.image.path, disk.image.format) for disk in found}
 
 
 def _judge(config: Config, machine: Machine, manifest: Manifest, found: _Found) -> None:

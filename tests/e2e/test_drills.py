@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from infra.config.load import load
+from infra.errors import JournalError
 from infra.process import run
 from tasks.coverage import alarms_of
 from tasks.recover_all import recover_all
@@ -50,6 +51,7 @@ class Estate:
         panics = domain_xml(self.name("panics"), disks=self._disks("panics", 1), agent=False, **small)
         self._define("panics", panics.replace(f"<initrd>{boot.initrd}</initrd>", ""))
         self._define("broken", domain_xml(self.name("broken"), disks=self._disks("broken", 1), **small))
+        self.sums = {number: self.checksum("three", number) for number in (0, 2)}
 
     def name(self, vm: str) -> str:
         """What libvirt calls it."""
@@ -65,13 +67,27 @@ class Estate:
         """Where drills restore to."""
         return self.images / "scratch"
 
+    def checksum(self, vm: str, number: int) -> str:
+        """Of the first file of its so many-th disk, read without libguestfs."""
+        raw = self.images / "look.raw"
+        run(["qemu-img", "convert", "-O", "raw", str(self.images / f"{vm}-{number}.qcow2"), str(raw)], timeout=60)
+        content = self.images / "look"
+        run(["debugfs", "-R", f"dump data-0000 {content}", str(raw)], timeout=60)
+        try:
+            return digest(content)
+        finally:
+            raw.unlink()
+            content.unlink()
+
     def configure(self, **drilled: dict[str, Any]) -> None:
         """Write what each VM has to show; `drilled` instead of it."""
         settings = json.loads(self.site.config.read_text())
         main = settings["repositories"]["main"]
         settings["repositories"]["other"] = {**main, "location": str(self.site.root / "other")}
         settings["vms"]["overrides"] = {self.name("broken"): {"repository": "other"}}
-        wanted = {self.name(vm): what for vm, what in {**DRILLED, **drilled}.items()}
+        files = [{"path": "/data-0000", "disk": f"vd{'abc'[each]}", "sha256": self.sums[each]} for each in (0, 2)]
+        every = {**DRILLED, "three": {**DRILLED["three"], "files": files}, **drilled}
+        wanted = {self.name(vm): what for vm, what in every.items()}
         settings["drills"] = {"scratch": str(self.scratch), "boot": "90s", "vms": wanted}
         self.site.config.write_text(json.dumps(settings))
 
@@ -134,6 +150,7 @@ def test_what_restores_is_proven_and_what_does_not_is_told(estate: Estate) -> No
     assert found["three"]["judged_by"] == found["uefi"]["judged_by"] == "agent"
     assert found["silent"]["judged_by"] == "console"
     assert "no agent" in found["silent"]["reason"]
+    assert found["three"]["reason"].count("/data-0000 has its checksum") == 2
     assert "panic" in found["panics"]["reason"]
     for vm in ("three", "uefi", "silent", "panics"):
         assert found[vm]["restore_s"] > 0
@@ -160,6 +177,30 @@ def test_a_probe_that_fails_fails_the_drill(estate: Estate) -> None:
     assert "'ls /data/nowhere' ended with 1, not 0" in call.stdout
     assert estate.left() == []
     estate.configure()
+
+
+def test_a_file_that_differs_fails_the_drill(estate: Estate) -> None:
+    """It is named with both checksums, before anything is booted."""
+    file = {"path": "/data-0000", "disk": "vda", "sha256": "0" * 64}
+    estate.configure(silent={"files": [file]})
+    call = estate.site.vmborg("drill", estate.name("silent"), timeout=300)
+    estate.configure()
+    assert call.code == 1
+    assert "/data-0000 is not the file it was" in call.stdout
+    assert estate.left() == []
+
+
+def test_an_entry_that_cannot_be_read_keeps_no_other_from_being_taken_away(estate: Estate) -> None:
+    """The dead drill beside it is cleaned, then the bad file is told."""
+    argv = [sys.executable, "-m", "tests.e2e.dying_drill", str(estate.site.config), estate.name("silent"), "restored"]
+    assert run(argv, timeout=300, check=False, cwd=str(Path(__file__).parents[2])).returncode == -9
+    bad = estate.site.root / "state/drills/open/00000000-bad.json"
+    bad.write_text("{}", encoding="utf-8")
+    with pytest.raises(JournalError) as told:
+        recover_all(load(estate.site.config))
+    assert str(bad) in told.value.brief
+    bad.unlink()
+    assert estate.left() == []
 
 
 def test_a_host_that_is_too_small_says_nothing_of_the_archive(estate: Estate) -> None:
