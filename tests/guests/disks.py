@@ -1,30 +1,14 @@
 """Disk images for the guests, built offline: no loop device, no mount, no root needed."""
 
 import random
-import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from infra.process import run
 from tests.guests.waiting import GuestError
 
-_IMAGES = Path("/var/lib/libvirt/images")
 _FILE_SIZE = 64 * 1024**2
 _BLOCK_SIZE = 1024**2
-
-
-@contextmanager
-def image_dir(prefix: str = "test") -> Iterator[Path]:
-    """A directory that qemu's own user may enter; removed with everything in it at the end."""
-    _IMAGES.mkdir(parents=True, exist_ok=True)
-    path = Path(tempfile.mkdtemp(dir=_IMAGES, prefix=f"vmborg-{prefix}-"))
-    path.chmod(0o755)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path)
 
 
 def make_disk(

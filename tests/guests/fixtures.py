@@ -7,13 +7,14 @@ import pytest
 
 from tests.guests.build import Boot, build_boot
 from tests.guests.daemons import Daemons, ensure_daemons
-from tests.guests.disks import image_dir
+from tests.guests.leftovers import image_dir, remove_leftovers
 
 
 @pytest.fixture(scope="session")
 def daemons() -> Iterator[Daemons]:
-    """Running libvirt daemons, at `daemons.uri`."""
+    """Running libvirt daemons, at `daemons.uri`, without anything that a killed run of the tests left there."""
     running = ensure_daemons()
+    remove_leftovers(running.uri)
     yield running
     running.stop()
 

@@ -1,12 +1,25 @@
 """The test guests themselves: what every other test relies on."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from infra.errors import CommandFailed
-from infra.process import run
-from tests.guests import DiskSpec, Guest, GuestError, image_format, make_disk, read_counters_from_images, wait_for
+from infra.process import run, spawn
+from tests.e2e.sources import bare_xml, disk
+from tests.guests import (
+    Daemons,
+    DiskSpec,
+    Guest,
+    GuestError,
+    image_format,
+    make_disk,
+    read_counters_from_images,
+    remove_leftovers,
+    virsh,
+    wait_for,
+)
 from tests.integration.conftest import MIB, GuestFactory, three_disks
 
 pytestmark = pytest.mark.integration
@@ -194,6 +207,37 @@ def test_same_seed_same_files(images: Path) -> None:
 def test_disks_hold_the_asked_amount(images: Path) -> None:
     """A default disk takes less than its data plus a little metadata on the host: images stay sparse."""
     (folder := images / "sparse").mkdir()
-    for disk in three_disks(folder):
-        assert disk.path is not None
-        assert 4 * MIB < disk.path.stat().st_blocks * 512 < 10 * MIB
+    for each in three_disks(folder):
+        assert each.path is not None
+        assert 4 * MIB < each.path.stat().st_blocks * 512 < 10 * MIB
+
+
+LEAVING = """
+import sys
+from tests.e2e.sources import bare_xml, disk
+from tests.guests import Guest, image_dir, make_disk
+with image_dir("left") as folder:
+    image = make_disk(folder / "vda.qcow2", size=1048576, formatted=False)
+    Guest.define(sys.argv[1], bare_xml("left-by-a-killed-run", disk("vda", image))).start()
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_run_left_does_not_stop_the_next(daemons: Daemons, images: Path) -> None:
+    """Its running domain and its images go away, so the name is free; who still runs keeps both."""
+    mine = make_disk(images / "mine.qcow2", size=MIB, formatted=False)
+    with (
+        Guest.define(daemons.uri, bare_xml("not-left", disk("vda", mine))) as kept,
+        spawn([sys.executable, "-c", LEAVING, daemons.uri], stdin=True) as other,
+    ):
+        assert other.popen.stdout is not None
+        folder = Path(other.popen.stdout.readline().strip())
+        assert remove_leftovers(daemons.uri) == []
+        other.kill()
+        assert folder.exists()
+        assert remove_leftovers(daemons.uri) == ["left-by-a-killed-run", folder.name]
+        assert not folder.exists()
+        assert "left-by-a-killed-run" not in virsh(daemons.uri, "list", "--all", "--name")
+        assert kept.exists()
+        assert mine.exists()
