@@ -5,7 +5,6 @@ takes hundreds of megabytes for a large image that is fragmented (docs/adr/0018)
 """
 
 import errno
-import os
 import struct
 import sys
 import zlib
@@ -20,6 +19,7 @@ from infra.errors import DiskMissing, ImageError
 from infra.qcow2 import bitmaps
 from infra.qcow2.bitmaps import BitmapEntry
 from infra.qcow2.facts import HEAD, Facts, parse_facts
+from infra.qcow2.file import ImageFile, page_buffer
 
 _OFFSET_MASK = 0x00FFFFFFFFFFFE00
 _COMPRESSED = 1 << 62
@@ -38,14 +38,14 @@ class Qcow2Image:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._file = ImageFile(path)
         except OSError as error:
             raise DiskMissing(f"The image {path} cannot be read.", evidence=f"{path}: {error.strerror}") from error
         try:
-            self.facts: Facts = parse_facts(os.pread(self._file, HEAD, 0))
+            self.facts: Facts = parse_facts(self._file.read(0, HEAD))
             self._l1 = _numbers(self.read_raw(self.facts.l1_offset, 8 * self.facts.l1_entries))
         except (OSError, ValueError, struct.error) as error:
-            os.close(self._file)
+            self._file.close()
             raise ImageError(f"{path} is not read by its tables.", evidence=str(error)) from error
         self._tables: OrderedDict[int, bytes] = OrderedDict()
         self._compressed_bits = 62 - (self.facts.cluster.bit_length() - 1 - 8)
@@ -60,7 +60,7 @@ class Qcow2Image:
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._file)
+        self._file.close()
 
     @property
     def size(self) -> int:
@@ -69,7 +69,7 @@ class Qcow2Image:
 
     def read_raw(self, offset: int, length: int) -> bytes:
         """Bytes of the file itself; what is behind its end is zeros, as for qemu."""
-        return os.pread(self._file, length, offset).ljust(length, b"\0")
+        return self._file.read(offset, length).ljust(length, b"\0")
 
     # -------------------------------------------------------------------------------------------------- tables
 
@@ -120,7 +120,7 @@ class Qcow2Image:
     # ------------------------------------------------------------------------------------------------- content
 
     def read_into(self, content: memoryview, offset: int) -> bool:
-        """Fill `content` with what the guest would read there, from a cluster's beginning on.
+        """Fill `content`, best a `page_buffer`, with what the guest would read there, from a cluster's beginning on.
 
         False for nothing but zeros; `content` is left as it is then. Raises OSError.
         """
@@ -130,7 +130,7 @@ class Qcow2Image:
             if start > done:
                 content[done:start] = bytes(start - done)
             if size:
-                self._fill(content[start : start + size], host)
+                self._file.fill(content[start : start + size], host)
                 done = start + size
             else:
                 done = min(start + self.facts.cluster, length)
@@ -141,15 +141,8 @@ class Qcow2Image:
 
     def read(self, offset: int, length: int) -> bytes:
         """What the guest would read there, from a cluster's beginning on. Raises OSError."""
-        content = bytearray(length)
-        return bytes(content) if self.read_into(memoryview(content), offset) else bytes(length)
-
-    def advise(self, offset: int, length: int) -> None:
-        """Have the kernel fetch what a read of this would need."""
-        entries = self.entries(offset // self.facts.cluster, -(-length // self.facts.cluster))
-        for _, host, size in self._runs(_numbers(entries), length) if entries else ():
-            if size:
-                os.posix_fadvise(self._file, host, size, os.POSIX_FADV_WILLNEED)
+        content = page_buffer(length)
+        return content[:] if self.read_into(memoryview(content), offset) else bytes(length)
 
     def _runs(self, entries: "array[int]", length: int) -> Iterator[tuple[int, int, int]]:
         """(place in the content, offset in the file, length) of what is no zeros; length 0: the entry of a cluster."""
@@ -171,24 +164,13 @@ class Qcow2Image:
         if size:
             yield start, host, min(size, length - start)
 
-    def _fill(self, target: memoryview, host: int) -> None:
-        done = 0
-        while done < len(target):
-            got = os.preadv(self._file, [target[done:]], host + done)
-            if not got:  # behind the end of the file
-                target[done:] = bytes(len(target) - done)
-                break
-            done += got
-        # As borg does with what it reads: a backup is read once, and what the host's cache held stays useful.
-        os.posix_fadvise(self._file, host, len(target), os.POSIX_FADV_DONTNEED)
-
     def _inflate(self, entry: int) -> bytes:
         if self.facts.zstd:
             raise OSError(errno.EOPNOTSUPP, "clusters compressed with zstd are read by qemu only", self.path)
         entry &= _COMPRESSED - 1
         host = entry & ((1 << self._compressed_bits) - 1)
         sectors = (entry >> self._compressed_bits) + 1
-        packed = os.pread(self._file, sectors * _SECTOR - host % _SECTOR, host)
+        packed = self._file.read(host, sectors * _SECTOR - host % _SECTOR)
         try:
             content = zlib.decompressobj(_DEFLATE_WINDOW).decompress(packed, self.facts.cluster)
         except zlib.error as error:

@@ -6,7 +6,9 @@ from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from mmap import mmap
 
+from infra.qcow2.file import page_buffer
 from infra.qcow2.image import Qcow2Image
 
 _KEPT_BYTES = 64 * 1024**2
@@ -32,7 +34,7 @@ class Source:
         """Bytes of a segment."""
         return min(self.segment, self.image.size - number * self.segment)
 
-    def load(self, number: int, buffer: bytearray) -> memoryview | None:
+    def load(self, number: int, buffer: mmap) -> memoryview | None:
         """Read a segment into a buffer of its size; None for zeros. Raises OSError."""
         content = memoryview(buffer)[: self.length(number)]
         some = self.image.read_into(content, number * self.segment)
@@ -59,7 +61,7 @@ class Loader:
         self._sources = sources
         self._size = max((source.segment for source in sources), default=1)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="load")
-        self._loaded: OrderedDict[tuple[int, int], tuple[Future[memoryview | None], bytearray]] = OrderedDict()
+        self._loaded: OrderedDict[tuple[int, int], tuple[Future[memoryview | None], mmap]] = OrderedDict()
         self.read_bytes = 0
 
     def content(self, disk: int, number: int) -> memoryview | None:
@@ -78,17 +80,17 @@ class Loader:
             if wanted and (disk, following) not in self._loaded:
                 self._begin(disk, following)
 
-    def _begin(self, disk: int, number: int) -> "tuple[Future[memoryview | None], bytearray]":
+    def _begin(self, disk: int, number: int) -> "tuple[Future[memoryview | None], mmap]":
         source = self._sources[disk]
         buffer = self._buffer()
         self._loaded[disk, number] = known = self._pool.submit(source.load, number, buffer), buffer
         self.read_bytes += source.length(number)
         return known
 
-    def _buffer(self) -> bytearray:
+    def _buffer(self) -> mmap:
         """That of what was read longest ago, when there are enough."""
         if len(self._loaded) < max(3, _KEPT_BYTES // self._size):
-            return bytearray(self._size)
+            return page_buffer(self._size)
         _, (future, buffer) = self._loaded.popitem(last=False)
         with suppress(OSError):  # it was told to whoever asked for it
             future.result()

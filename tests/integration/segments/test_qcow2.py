@@ -8,6 +8,7 @@ import pytest
 from infra.errors import ImageError
 from infra.process import run
 from infra.qcow2.bitmaps import dirty_segments
+from infra.qcow2.file import ImageFile, page_buffer
 from infra.qcow2.image import Qcow2Image
 from tests.integration.segments.images import MIB, add_bitmap, content_of, make_image, qemu_io, some_writes
 
@@ -35,6 +36,23 @@ def test_content_is_what_qemu_reads(options: str, tmp_path: Path) -> None:
             ]
             holes = [start for start in starts if opened.is_hole(start, min(SEGMENT, SIZE - start))]
             assert [start for start in holes if expected[start : start + SEGMENT].strip(b"\0")] == []
+
+
+def test_direct_reads_and_cached_reads_are_the_same(tmp_path: Path) -> None:
+    """Whether a place may be read past the page cache or not, and behind the file's end too."""
+    content = random.Random(5).randbytes(3 * 4096 + 100)
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    file = ImageFile(str(path))
+    try:
+        for offset, length in ((0, 8192), (4096, 8192), (512, 8192), (0, 100), (8192, 3 * 4096), (5 * 4096, 4096)):
+            buffer = page_buffer(16384)
+            buffer[:] = b"x" * 16384
+            file.fill(memoryview(buffer)[:length], offset)
+            assert buffer[:length] == content[offset : offset + length].ljust(length, b"\0")
+            assert set(buffer[length:]) <= {ord("x")}
+    finally:
+        file.close()
 
 
 def test_dirty_segments_are_those_that_qemu_wrote_to(tmp_path: Path) -> None:
