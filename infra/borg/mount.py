@@ -31,7 +31,7 @@ def mount_archive(
     argv += ["--remote-path", target.remote_path] if target.remote_path else []
     argv += ["mount", "--foreground", *([] if lock else ["--bypass-lock"]), "-o", options]
     argv += [f"{target.location}::{archive}", str(directory)]
-    variables = {**environment(target), "BORG_MOUNT_DATA_CACHE_ENTRIES": _CACHED_CHUNKS}
+    variables = {**environment(target), "BORG_FUSE_IMPL": "pyfuse3", "BORG_MOUNT_DATA_CACHE_ENTRIES": _CACHED_CHUNKS}
     target.base_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     secrets = {"BORG_PASSPHRASE_FD": target.passphrase or ""}
     with (
