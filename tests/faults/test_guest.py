@@ -152,7 +152,7 @@ def test_undefined(rig: Rig) -> None:
     """It is put back as the transient VM that it is now."""
     guest = rig.guest
     try:
-        backed_up_while(rig, lambda: virsh(guest.uri, "undefine", guest.uuid))
+        backed_up_while(rig, lambda: virsh(guest.uri, "undefine", guest.uuid, "--checkpoints-metadata"))
         assert guest.uuid in virsh(guest.uri, "list", "--transient", "--uuid").split()
         rig.check()
     finally:
@@ -173,7 +173,7 @@ def test_destroyed_and_undefined(rig: Rig) -> None:
     def fault() -> None:
         written.update(guest.counters())
         guest.destroy()
-        virsh(guest.uri, "undefine", guest.uuid)
+        virsh(guest.uri, "undefine", guest.uuid, "--checkpoints-metadata")
 
     try:
         backed_up_while(rig, fault)
