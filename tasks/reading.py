@@ -33,6 +33,8 @@ from tasks.units import size
 
 logger = logging.getLogger("vmborg.backup")
 
+_SNAPSHOTS = "it has internal snapshots, which only the image itself holds"
+
 
 @dataclass(frozen=True, slots=True)
 class HowRead:
@@ -82,7 +84,9 @@ class Reading:
             self._lost = str(error)
             logger.warning("what was remembered of the disks of %s cannot be read: %s", self._job.name, error)
         if facts.checkpoints:
-            drop_checkpoints(self._job.domain, keep=() if jealous(facts.checkpoints) else self.needed)
+            # qemu cannot go back to an internal snapshot where a bitmap records.
+            in_the_way = jealous(facts.checkpoints) or _SNAPSHOTS in self.whole.values()
+            drop_checkpoints(self._job.domain, keep=() if in_the_way else self.needed)
 
     @property
     def has_memory(self) -> bool:
@@ -201,12 +205,20 @@ class Reading:
         if self._view is not None:
             self._view.require_live()
 
-    def finish(self) -> None:
-        """End the mount. What was read is known from then on, if the mount did not die."""
+    def abandon(self) -> None:
+        """End the mount at once: nothing of what is being read is wanted any more."""
+        if self._view is not None:
+            self._view.abandon()
+
+    def finish(self, *, useful: bool) -> None:
+        """End the mount. What was read is known from then on, if it is `useful` to know and the mount did not die."""
         if self._view is None:
             return
         try:
-            self.served = self._view.finish()
+            if useful:
+                self.served = self._view.finish()
+            else:  # the guest waits on its overlay
+                self.abandon()
         except VmborgError as error:
             logger.warning("%s", error)
         self._view = None
@@ -232,7 +244,7 @@ class Reading:
 
 def _not_by_tables(image: Qcow2Image) -> str:
     if image.facts.snapshots:
-        return "it has internal snapshots, which only the image itself holds"
+        return _SNAPSHOTS
     if image.facts.zstd:
         return "its compressed clusters are read by qemu only (zstd)"
     return ""
