@@ -56,6 +56,7 @@ class Reading:
         self.state: VmState | None = None
         self._lost = ""
         self.whole: dict[str, str] = {}  # disk target: why it is read whole
+        self._spared: frozenset[str] = frozenset()
         self.disks: tuple[DiskReading, ...] = ()
         self.checkpoint = ""  # the one that this run made
         self.served: Served | None = None
@@ -86,7 +87,8 @@ class Reading:
         if facts.checkpoints:
             # qemu cannot go back to an internal snapshot where a bitmap records.
             in_the_way = jealous(facts.checkpoints) or _SNAPSHOTS in self.whole.values()
-            drop_checkpoints(self._job.domain, keep=() if in_the_way else self.needed)
+            self._spared = _below(facts)
+            drop_checkpoints(self._job.domain, keep=self._spared if in_the_way else self.to_keep)
 
     @property
     def has_memory(self) -> bool:
@@ -94,9 +96,9 @@ class Reading:
         return bool(self.disks or self.checkpoint or self.state is not None)
 
     @property
-    def needed(self) -> Collection[str]:
-        """The checkpoints that the next backup goes by."""
-        return self.state.checkpoints if self.state else ()
+    def to_keep(self) -> Collection[str]:
+        """The checkpoints that the next backup goes by, and those that cannot be removed without harm."""
+        return self._spared.union(self.state.checkpoints if self.state else ())
 
     def _obstacle(self, facts: DomainFacts) -> str:
         """Why every disk is read whole; "" when there is no such reason."""
@@ -240,6 +242,22 @@ class Reading:
             reading = self.by_target.get(each.target)
             of = f" ({size(reading.read_bytes)} of {size(reading.size)})" if reading else ""
             logger.info("%s: %s read%s: %s", each.target, each.mode, of, each.reason)
+
+
+def _below(facts: DomainFacts) -> frozenset[str]:
+    """The bitmaps of images that a disk only lies on, such as the base of somebody's snapshot.
+
+    To remove one of them would write to that image. They go when the snapshot was committed.
+    """
+    found: set[str] = set()
+    for below in [image for disk in facts.covered for image in disk.chain[1:] if image.format == "qcow2"]:
+        try:
+            with Qcow2Image(below.path) as image:
+                found |= {entry.name for entry in image.bitmaps()}
+        except (ImageError, DiskMissing, OSError) as error:
+            logger.info("no checkpoint is removed, for nobody knows whether %s has its bitmap: %s", below.path, error)
+            found |= set(facts.checkpoints)
+    return frozenset(found)
 
 
 def _not_by_tables(image: Qcow2Image) -> str:
