@@ -59,19 +59,21 @@ def create_archive(job: BackupJob, point: FrozenPoint, destinations: Destination
     was started) in any case. What borg kept then is dropped by `drop_unfinished`, once the guest is back.
     """
     sizes = [image.size for disk in point.reading.whole_disks for image in disk.chain]
-    sizes += [disk.size for disk in point.reading.disks]
+    to_read = sum(sizes) + sum(disk.read_bytes for disk in point.reading.disks)
+    sizes += [disk.size for disk in point.reading.disks]  # borg's progress counts what it need not read, too
     usable = [(each, each.repository) for each in destinations if each.repository and not each.error]
     key = vm_key("progress", job.name, job.uuid)
     reporter = ProgressReporter(source=job.name, key=key, total=sum(sizes) * len(usable))
     stamps = image_stamps(point.facts)
     written = {each.name: each for each in destinations}
     with reporter, watching(job, point) as window:
+        window.stop.then(point.reading.abandon)  # a borg that waits for a mount could not be ended
         for number, (each, repository) in enumerate(usable):
-            logger.info("reading %s of images into %s::%s", size(sum(sizes)), each.name, job.unfinished_archive)
+            logger.info("reading %s of images into %s::%s", size(to_read), each.name, job.unfinished_archive)
             report = _from(reporter, number * sum(sizes))
             with window.share(each.name, left=len(usable) - number) as stop:
                 written[each.name] = _create_one(job, point, each, repository, stop=stop, stamps=stamps, report=report)
-        point.reading.finish()
+        point.reading.finish(useful=any(each.created for each in written.values()))
         point.reading.stood_still = stamps == image_stamps(point.facts)
         if all(each.error is None for each in written.values()):
             reporter.finish()

@@ -15,6 +15,7 @@ from infra.hypervisor.security import APPARMOR_FIXED, confinement, security_mode
 from infra.journal.store import Journal
 from infra.model import StateDir
 from infra.process import run
+from tasks.doctor_reading import reading_finding
 from tasks.health import Finding, Health, failed
 from tasks.repositories import open_repository
 from tasks.units import size
@@ -45,6 +46,7 @@ def host_findings(config: Config) -> Iterator[Finding]:
     for name, program in (("qemu-img", "qemu-img"), ("borg", binary())):
         yield _program(name, [program, "--version"])
     yield from _state_dir(config.state)
+    yield reading_finding(config, HOST)
 
 
 def _program(name: str, argv: list[str]) -> Finding:

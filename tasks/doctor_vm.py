@@ -8,11 +8,13 @@ from pathlib import Path
 
 from infra.config.models import Config, VmPolicy
 from infra.errors import HypervisorError, VmborgError
+from infra.hypervisor.checkpoints import is_ours
 from infra.hypervisor.connection import Domain
 from infra.hypervisor.domain_xml import all_paths
 from infra.hypervisor.inspect import inspect
 from infra.hypervisor.overlays import leftovers
 from infra.model import DomainFacts, ImageKind, Quiesce
+from tasks.doctor_reading import checkpoint_findings
 from tasks.health import Finding, Health, failed, vm_argument
 from tasks.open_runs import OpenRun, open_run, stray_overlays
 from tasks.restore.workspace import former_files
@@ -121,10 +123,12 @@ def _others(facts: DomainFacts) -> Iterator[Finding]:
         yield Finding(
             Health.WARNING, facts.name, "jobs", f"busy ({facts.job}); a backup now would be refused", "Wait for it."
         )
-    for kind, names in (("snapshots", facts.snapshots), ("checkpoints", facts.checkpoints)):
+    foreign = [name for name in facts.checkpoints if not is_ours(name)]
+    for kind, names in (("snapshots", facts.snapshots), ("checkpoints", foreign)):
         if names:
             text = f"libvirt keeps {kind} of somebody else: {', '.join(names)}; vmborg leaves them alone"
             yield Finding(Health.OK, facts.name, kind, text)
+    yield from checkpoint_findings(facts)
 
 
 def _agent(domain: Domain, facts: DomainFacts, policy: VmPolicy) -> Iterator[Finding]:

@@ -33,6 +33,8 @@ from tasks.units import size
 
 logger = logging.getLogger("vmborg.backup")
 
+_SNAPSHOTS = "it has internal snapshots, which only the image itself holds"
+
 
 @dataclass(frozen=True, slots=True)
 class HowRead:
@@ -54,6 +56,7 @@ class Reading:
         self.state: VmState | None = None
         self._lost = ""
         self.whole: dict[str, str] = {}  # disk target: why it is read whole
+        self._spared: frozenset[str] = frozenset()
         self.disks: tuple[DiskReading, ...] = ()
         self.checkpoint = ""  # the one that this run made
         self.served: Served | None = None
@@ -82,7 +85,10 @@ class Reading:
             self._lost = str(error)
             logger.warning("what was remembered of the disks of %s cannot be read: %s", self._job.name, error)
         if facts.checkpoints:
-            drop_checkpoints(self._job.domain, keep=() if jealous(facts.checkpoints) else self.needed)
+            # qemu cannot go back to an internal snapshot where a bitmap records.
+            in_the_way = jealous(facts.checkpoints) or _SNAPSHOTS in self.whole.values()
+            self._spared = _below(facts)
+            drop_checkpoints(self._job.domain, keep=self._spared if in_the_way else self.to_keep)
 
     @property
     def has_memory(self) -> bool:
@@ -90,9 +96,9 @@ class Reading:
         return bool(self.disks or self.checkpoint or self.state is not None)
 
     @property
-    def needed(self) -> Collection[str]:
-        """The checkpoints that the next backup goes by."""
-        return self.state.checkpoints if self.state else ()
+    def to_keep(self) -> Collection[str]:
+        """The checkpoints that the next backup goes by, and those that cannot be removed without harm."""
+        return self._spared.union(self.state.checkpoints if self.state else ())
 
     def _obstacle(self, facts: DomainFacts) -> str:
         """Why every disk is read whole; "" when there is no such reason."""
@@ -201,12 +207,20 @@ class Reading:
         if self._view is not None:
             self._view.require_live()
 
-    def finish(self) -> None:
-        """End the mount. What was read is known from then on, if the mount did not die."""
+    def abandon(self) -> None:
+        """End the mount at once: nothing of what is being read is wanted any more."""
+        if self._view is not None:
+            self._view.abandon()
+
+    def finish(self, *, useful: bool) -> None:
+        """End the mount. What was read is known from then on, if it is `useful` to know and the mount did not die."""
         if self._view is None:
             return
         try:
-            self.served = self._view.finish()
+            if useful:
+                self.served = self._view.finish()
+            else:  # the guest waits on its overlay
+                self.abandon()
         except VmborgError as error:
             logger.warning("%s", error)
         self._view = None
@@ -230,9 +244,25 @@ class Reading:
             logger.info("%s: %s read%s: %s", each.target, each.mode, of, each.reason)
 
 
+def _below(facts: DomainFacts) -> frozenset[str]:
+    """The bitmaps of images that a disk only lies on, such as the base of somebody's snapshot.
+
+    To remove one of them would write to that image. They go when the snapshot was committed.
+    """
+    found: set[str] = set()
+    for below in [image for disk in facts.covered for image in disk.chain[1:] if image.format == "qcow2"]:
+        try:
+            with Qcow2Image(below.path) as image:
+                found |= {entry.name for entry in image.bitmaps()}
+        except (ImageError, DiskMissing, OSError) as error:
+            logger.info("no checkpoint is removed, for nobody knows whether %s has its bitmap: %s", below.path, error)
+            found |= set(facts.checkpoints)
+    return frozenset(found)
+
+
 def _not_by_tables(image: Qcow2Image) -> str:
     if image.facts.snapshots:
-        return "it has internal snapshots, which only the image itself holds"
+        return _SNAPSHOTS
     if image.facts.zstd:
         return "its compressed clusters are read by qemu only (zstd)"
     return ""

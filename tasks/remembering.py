@@ -25,6 +25,6 @@ def remember_reading(job: BackupJob, point: FrozenPoint) -> None:
     try:
         reading.doubts = remember(job, reading, archive=job.archive, shut_off=not point.overlays)
         if point.facts.checkpoints or reading.checkpoint:
-            drop_checkpoints(job.domain, keep=reading.needed)
+            drop_checkpoints(job.domain, keep=reading.to_keep)
     except (JournalError, HypervisorError) as error:
         logger.warning("%s", error)

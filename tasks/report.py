@@ -95,7 +95,7 @@ def publish(job: BackupJob, point: FrozenPoint, destinations: Destinations, reco
         },
         payload={"archive": result.archive, "partial": result.partial, "consistency": result.consistency},
     )
-    logger.info("archive %s: %d bytes read into it, %d stored", result.archive, result.original, result.stored)
+    logger.info("archive %s holds %d bytes, %d of them new", result.archive, result.original, result.stored)
     return result
 
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from infra.errors import DomainStateChanged, VmborgError, WindowExceeded
@@ -20,13 +20,20 @@ class Stop:
     def __init__(self) -> None:
         self.event = threading.Event()
         self.error: VmborgError | None = None
+        self._then: list[Callable[[], None]] = []
         self._part: Stop | None = None
+
+    def then(self, action: Callable[[], None]) -> None:
+        """Do this too once it is told."""
+        self._then.append(action)
 
     def __call__(self, error: VmborgError) -> None:
         """End it. The copy that is under way within its share ends, too."""
         if self.error is None:
             self.error = error
             self.event.set()
+            for action in self._then:
+                action()
         part = self._part
         if part is not None:
             part(error)

@@ -133,7 +133,7 @@ def _print(context: Context, outcomes: Sequence[Outcome]) -> None:
     if not done:
         return
     context.output.table(
-        ("VM", "state", "archive", "consistency", "frozen", "size", "new", "seconds"),
+        ("VM", "state", "archive", "consistency", "frozen", "size", "read", "new", "seconds"),
         [
             (
                 result.vm,
@@ -142,12 +142,13 @@ def _print(context: Context, outcomes: Sequence[Outcome]) -> None:
                 result.consistency,
                 f"{result.frozen_ms} ms",
                 size(result.original),
+                size(sum(disk["read"] for disk in result.disks)),
                 size(result.stored),
                 f"{result.seconds:.1f}",
             )
             for result in done
         ],
-        right=("frozen", "size", "new", "seconds"),
+        right=("frozen", "size", "read", "new", "seconds"),
     )
     for result in done:
         for disk in result.uncovered:

@@ -30,7 +30,7 @@ class VmPolicy(Section):
     )
     exclude_disks: tuple[Text, ...] = Field(default=(), description="Disk targets that are left out, such as vdc.")
     read: ReadMode = Field(
-        default=ReadMode.WHOLE,
+        default=ReadMode.CHANGED,
         description="changed: read only what the guest wrote to since the last backup, of disks where that can be "
         "known (qcow2), and all of the others; whole: read every image whole.",
     )

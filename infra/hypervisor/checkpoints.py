@@ -90,6 +90,21 @@ def drop_checkpoints(domain: Domain, *, keep: Collection[str], only: str | None 
     return tuple(gone)
 
 
+def remove_checkpoints(domain: Domain) -> tuple[str, ...]:
+    """Remove all of ours, whoever needs them; their names. Raises HypervisorError.
+
+    Of a shut-off domain only what libvirt knows of them: the bitmaps stay in the images.
+    """
+    found = tuple(name for name in domain.checkpoints() if is_ours(name))
+    running = bool(domain.live_xml())
+    for name in found:
+        if running:
+            _drop(domain, name)
+        else:
+            domain.drop_checkpoint(name, metadata_only=True)
+    return found
+
+
 def _drop(domain: Domain, name: str) -> None:
     try:
         domain.drop_checkpoint(name)

@@ -270,6 +270,12 @@ def create_overlay(path: str, *, backing: str, backing_format: str) -> None:
     _qemu_img("create", "-q", "-f", "qcow2", "-F", backing_format, "-b", backing, path, timeout=INFO_TIMEOUT)
 
 
+def remove_bitmap(path: str, name: str) -> None:
+    """Remove a dirty bitmap from a qcow2 image that no guest uses. Raises ImageError, DiskMissing."""
+    kind_of(path)
+    _qemu_img("bitmap", "--remove", "-f", "qcow2", path, name, timeout=INFO_TIMEOUT)
+
+
 def _qemu_img(*arguments: str, timeout: float) -> str:
     try:
         return run(["qemu-img", *arguments], timeout=timeout).stdout

@@ -124,6 +124,19 @@ class Child:
                 f"{self.argv[0]} did not end within {timeout:g} s.", evidence=shlex.join(self.argv)
             ) from error
 
+    def finish(self, timeout: float) -> Completed:
+        """Close its standard input and wait for its end, `timeout` in seconds; what it has said since it was last read.
+
+        Raises CommandTimedOut; the program goes on then.
+        """
+        try:
+            stdout, stderr = self.popen.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise CommandTimedOut(
+                f"{self.argv[0]} did not end within {timeout:g} s.", evidence=shlex.join(self.argv)
+            ) from error
+        return Completed(self.argv, self.popen.returncode, stdout or "", stderr or "")
+
     def terminate(self, grace: float = 10.0) -> int:
         """End it: SIGTERM, and SIGKILL after `grace` seconds. Safe to call when it ended already."""
         if self.popen.poll() is None:

@@ -181,12 +181,15 @@ class Qcow2Image:
 
     def bitmap(self, name: str) -> BitmapEntry | None:
         """The bitmap of this name; None when there is none. Raises ImageError."""
+        return next((entry for entry in self.bitmaps() if entry.name == name), None)
+
+    def bitmaps(self) -> tuple[BitmapEntry, ...]:
+        """All bitmaps that are stored in the image. Raises ImageError."""
         if self.facts.directory is None:
-            return None
+            return ()
         count, size, offset = self.facts.directory
         try:
-            found = bitmaps.parse_directory(self.read_raw(offset, size), count)
-            return next((entry for entry in found if entry.name == name), None)
+            return tuple(bitmaps.parse_directory(self.read_raw(offset, size), count))
         except (OSError, ValueError) as error:
             raise ImageError(f"The bitmaps of {self.path} cannot be read.", evidence=str(error)) from error
 

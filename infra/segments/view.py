@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.errors import CommandTimedOut, StorageError
+from infra.errors import CommandFailed, CommandNotFound, CommandTimedOut, StorageError
 from infra.manifest import segment_name
-from infra.process import Child, own_module, spawn
+from infra.process import Child, own_module, run, spawn
 from infra.segments import serve
 from infra.segments.decide import DiskReading
 from infra.segments.mount import DEVICE
 
-_START_S, _END_S = 60.0, 60.0
+_START_S, _LOOK_S, _END_S = 60.0, 30.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +41,36 @@ class SegmentView:
         return ("nsenter", f"--mount=/proc/{self._child.pid}/ns/mnt", "--")
 
     def require_live(self) -> None:
-        """Raise StorageError unless the mount is there and shows the disks: an empty folder would be archived too."""
-        seen_from_here = Path(f"/proc/{self._child.pid}/root{self.directory}")
+        """Raise StorageError unless a program that is started with `prefix` sees the disks: borg takes any folder.
+
+        A program of its own looks: where the mount does not answer, this process would wait for ever. To enter a mount
+        namespace takes one right more than to make it, CAP_SYS_CHROOT (setns(2)).
+        """
+        paths = [str(self.directory / reading.target / segment_name(0)) for reading in self._readings]
+        argv = [*self.prefix, "stat", "--format=%.9Z %s", *(paths or [str(self.directory)])]
         try:
-            for reading in self._readings:
-                found = (seen_from_here / reading.target / segment_name(0)).stat()
-                if (found.st_ctime_ns, found.st_size) != (reading.generations[0], min(reading.segment, reading.size)):
-                    raise _dead(self.directory, f"{reading.target}: its first segment is not the one to be read")
-        except OSError as error:
-            raise _dead(self.directory, str(error)) from error
+            seen = run(argv, timeout=_LOOK_S).stdout.splitlines()
+        except (CommandFailed, CommandNotFound, CommandTimedOut) as error:
+            raise _dead(self.directory, f"{error.brief} {error.evidence}") from error
+        for reading, line in zip(self._readings, seen, strict=False):
+            ctime, size = line.replace(".", "").split()
+            if (int(ctime), int(size)) != (reading.generations[0], min(reading.segment, reading.size)):
+                raise _dead(self.directory, f"{reading.target}: its first segment is not the one to be read")
+
+    def abandon(self) -> None:
+        """End it at once, whatever it is doing."""
+        self._child.kill()
 
     def finish(self) -> Served:
-        """End it, and tell what was read. Raises StorageError when it died on the way."""
-        self._child.stdin.close()
-        text = self._child.stdout.read()
+        """End it, and tell what was read. Raises StorageError when it died on the way, or does not end soon."""
         try:
-            code = self._child.wait(_END_S)
+            ended = self._child.finish(_END_S)
         except CommandTimedOut as error:
+            self._child.kill()
             raise _dead(self.directory, error.brief) from error
-        if code != 0:
-            raise _dead(self.directory, f"it ended with {code}\n{self._child.stderr.read()[-2000:]}")
-        report: dict[str, Any] = json.loads(text)
+        if ended.returncode != 0:
+            raise _dead(self.directory, f"it ended with {ended.returncode}\n{ended.stderr[-2000:]}")
+        report: dict[str, Any] = json.loads(ended.stdout)
         seen = {
             reading.target: serve.unpacked(packed)
             for reading, packed in zip(self._readings, report["seen"], strict=True)

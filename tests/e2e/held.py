@@ -1,6 +1,7 @@
 """Hold a backup in the middle of its create step, by stopping borg, to look at it from all sides."""
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -56,24 +57,27 @@ def borg_creating(repository: Path | str) -> int:
     return 0
 
 
-def reads(pid: int, image: Path) -> bool:
-    """Whether a process has this image open."""
+def reads(pid: int, image: Path, target: str = "") -> bool:
+    """Whether a process has this image open, or a segment of the disk `target`."""
     try:
-        return any(entry.resolve() == image for entry in Path(f"/proc/{pid}/fd").iterdir())
+        opened = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
     except OSError:
         return False
+    segment = re.compile(rf"(.*/)?disks/{target}/[0-9a-f]{{8}}") if target else None
+    return str(image) in opened or (segment is not None and any(map(segment.fullmatch, opened)))
 
 
-def hold_borg(repository: Path | str, image: Path, *, timeout: float = 90) -> int:
-    """Stop borg while it reads this image; return its process id. Undone by `let_go`.
+def hold_borg(repository: Path | str, image: Path, *, target: str = "", timeout: float = 90) -> int:
+    """Stop borg while it reads this image, or segments of the disk `target`; return its process id.
 
-    It goes step by step from its start on: on a busy machine it could read the whole image between two looks.
+    Undone by `let_go`. It goes step by step from its start on: on a busy machine it could read the whole image between
+    two looks.
     """
     pid = wait_for(lambda: borg_creating(repository), timeout=timeout, what="borg create", interval=0.01)
     os.kill(pid, signal.SIGSTOP)
 
     def reading() -> bool:
-        if reads(pid, image):
+        if reads(pid, image, target):
             return True
         assert not gone(pid), f"borg ended before it read {image}"
         let_go(pid)

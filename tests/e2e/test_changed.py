@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from infra.errors import CommandFailed
 from infra.hypervisor.qemu_process import life_of
 from infra.process import run, spawn
 from tasks.memory import state_path
@@ -224,6 +225,28 @@ def test_the_layout_may_change_at_any_time(changed: Sources) -> None:
     guest_io(guest, "vda", "write -P 8 40M 64k")
     _, told = back_up(changed, guest, images)
     assert told["vda"]["mode"] == "full"
+
+
+def test_a_checkpoint_makes_way(changed: Sources) -> None:
+    """qemu reverts to no internal snapshot where a bitmap records: a command, or the next backup, ends that."""
+    guest, images = one_disk(changed, "reverted")
+    assert f"keeps the checkpoint {checkpoints(guest)[0]}" in changed.site.vmborg("doctor", guest.name).stdout
+    virsh(guest.uri, "snapshot-create-as", guest.uuid, "before")
+    guest_io(guest, "vda", "write -P 8 0 1M")
+    with pytest.raises(CommandFailed, match="active dirty bitmaps"):
+        virsh(guest.uri, "snapshot-revert", guest.uuid, "before")
+    guest.wait_state("shut off")
+    (done,) = changed.site.ok("recover", "--drop-checkpoints", guest.name)["recovered"]
+    assert [action.split()[2] for action in done["actions"]] == ["checkpoint", "bitmap"]
+    virsh(guest.uri, "snapshot-revert", guest.uuid, "before")
+    guest_io(guest, "vda", "read -P 3 0 1M")
+    virsh(guest.uri, "snapshot-delete", guest.uuid, "before")
+    assert back_up(changed, guest, images)[1]["vda"]["mode"] == "full"
+    virsh(guest.uri, "snapshot-create-as", guest.uuid, "again")
+    assert back_up(changed, guest, {})[1]["vda"]["mode"] == "whole"
+    assert checkpoints(guest) == []
+    virsh(guest.uri, "snapshot-revert", guest.uuid, "again")
+    virsh(guest.uri, "snapshot-delete", guest.uuid, "again")
 
 
 def test_what_changed_behind_the_bitmap_is_found(changed: Sources) -> None:

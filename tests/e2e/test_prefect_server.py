@@ -140,7 +140,7 @@ def test_the_result_artifact_is_a_table_a_disk_a_row(watched: Watched, dashboard
     assert rows[0]["size"] == rows[0]["read"] == "384.0 MiB"
     assert rows[0]["stored"].startswith("38")
     assert rows[0]["consistency"] == "crash"
-    assert rows[0]["how"] == "whole: the policy says `read: whole`"
+    assert rows[0]["how"] == "whole: a raw image keeps no dirty bitmap"
     assert watched.call.document["backups"][0]["result"]["archive"] in artifact["description"]
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from infra.manifest import segment_sizes
 from infra.process import spawn
 from tests.e2e.checks import sources
 from tests.e2e.dashboard import Dashboard
 from tests.e2e.observing import Sightings, repeating
-from tests.e2e.sources import MIB, Sources, assert_holds, disk, drive
+from tests.e2e.sources import MIB, SIZE, Sources, assert_holds, disk, drive
 from tests.guests import Guest, wait_for
 from tests.integration.bare import loop_device
 
@@ -107,8 +108,10 @@ def test_drives_and_read_only_disks_are_no_loss(host: Sources, first: BackedUp) 
         "fda": "floppy",
         "vdb": "read-only",
     }
-    stored = {item.path for item in host.site.repository.items(archive) if not item.path.startswith("vmborg")}
-    assert stored == {str(host.folder / "drives.qcow2").lstrip("/")}
+    items = [item for item in host.site.repository.items(archive) if not item.path.startswith("vmborg")]
+    stored = {item.path: item.size for item in items if item.type == "-"}
+    assert stored == {f"disks/vda/{name}": size for name, size in segment_sizes(SIZE, 4 * MIB).items()}
+    assert {item.path for item in items} - stored.keys() == {"disks", "disks/vda"}
 
 
 def test_a_copy_starts_beside_its_original(host: Sources, first: BackedUp) -> None:

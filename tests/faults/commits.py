@@ -7,6 +7,7 @@ from typing import Any
 from infra.hypervisor.connection import Hypervisor
 from tests.e2e.held import let_go, parent
 from tests.faults.rig import MIB, Rig
+from tests.faults.settings import settings
 from tests.guests import virsh, wait_for
 
 LOAD = "/data/vda/load"
@@ -26,11 +27,8 @@ def unload(rig: Rig) -> None:
 @contextmanager
 def slow_commit(rig: Rig, **policy: Any) -> Iterator[None]:
     """Runs that begin in the block commit slowly; see `load`. `policy` are more keys of theirs. `hurry` ends it."""
-    rig.site.configure(commit_bandwidth="1MiB", **policy)
-    try:
+    with settings(rig.site, policy={"commit_bandwidth": "1MiB", **policy}):
         yield
-    finally:
-        rig.site.configure()
 
 
 def wait_commit(rig: Rig, target: str = "vda", *, timeout: float = 60, nearly_done: bool = False) -> None:

@@ -16,6 +16,7 @@ GROUPS = {
     "test_daemons": "Processes",
     "test_guest": "Guest",
     "test_agent": "Guest",
+    "test_changed": "Reading only what changed",
     "test_storage": "Storage",
     "test_repository": "Storage",
     "test_jobs": "Neighbours",

@@ -21,6 +21,7 @@ from tests.faults.agents import (
     wait_freeze_given_up,
 )
 from tests.faults.rig import Rig
+from tests.faults.settings import settings
 from tests.guests import wait_for
 
 pytestmark = pytest.mark.e2e
@@ -29,11 +30,8 @@ pytestmark = pytest.mark.e2e
 @contextmanager
 def policy(rig: Rig, **keys: Any) -> Iterator[None]:
     """These keys of vms.defaults in the block."""
-    rig.site.configure(**keys)
-    try:
+    with settings(rig.site, policy=keys):
         yield
-    finally:
-        rig.site.configure()
 
 
 def assert_crash(outcome: dict[str, Any], reason: str) -> None:

@@ -152,7 +152,7 @@ def test_undefined(rig: Rig) -> None:
     """It is put back as the transient VM that it is now."""
     guest = rig.guest
     try:
-        backed_up_while(rig, lambda: virsh(guest.uri, "undefine", guest.uuid))
+        backed_up_while(rig, lambda: virsh(guest.uri, "undefine", guest.uuid, "--checkpoints-metadata"))
         assert guest.uuid in virsh(guest.uri, "list", "--transient", "--uuid").split()
         rig.check()
     finally:
@@ -173,7 +173,7 @@ def test_destroyed_and_undefined(rig: Rig) -> None:
     def fault() -> None:
         written.update(guest.counters())
         guest.destroy()
-        virsh(guest.uri, "undefine", guest.uuid)
+        virsh(guest.uri, "undefine", guest.uuid, "--checkpoints-metadata")
 
     try:
         backed_up_while(rig, fault)
@@ -193,7 +193,7 @@ def test_destroyed_and_undefined(rig: Rig) -> None:
     does="finishes the archive, finds the VM by its UUID, commits the overlays offline, corrects the definition",
 )
 def test_renamed(rig: Rig) -> None:
-    """It is on its own disks under its new name."""
+    """It is on its own disks under its new name, and its checkpoint has gone with it."""
     guest = rig.guest
     written: dict[str, int] = {}
 
@@ -206,6 +206,7 @@ def test_renamed(rig: Rig) -> None:
         backed_up_while(rig, fault)
         assert virsh(guest.uri, "domname", guest.uuid) == f"{guest.name}-new"
         assert_on_bases(rig.site, guest, rig.bases, [rig.folder])
+        assert "vmborg-" in virsh(guest.uri, "checkpoint-list", guest.uuid, "--name")
     finally:
         virsh(guest.uri, "domrename", guest.uuid, guest.name)
     boot(guest)

@@ -210,5 +210,7 @@ def test_a_disk_is_plugged_in(rig: Rig) -> None:
     assert call.code == 0, call.stderr
     archive = call.document["backups"][0]["result"]["archive"]
     stored = {item.path for item in rig.site.repository.items(archive)}
-    assert {path.lstrip("/") for path in now.values()} <= stored
+    segments = {f"disks/{target}/00000000" for target, path in now.items() if path.endswith(".qcow2")}
+    assert len(segments) == 3
+    assert segments | {rig.bases["vdb"].lstrip("/")} <= stored
     rig.check()

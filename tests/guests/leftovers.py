@@ -12,6 +12,7 @@ from pathlib import Path
 import defusedxml.ElementTree as SafeET
 
 from infra.errors import CommandFailed
+from infra.process import run
 from tests.guests.guest import Guest
 from tests.guests.virsh import virsh
 
@@ -53,9 +54,17 @@ def remove_leftovers(uri: str) -> list[str]:
                     with Guest(uri, xml) as guest:
                         removed.append(guest.name)
         for folder in folders:
+            for place in _mounted_below(folder):
+                run(["umount", str(place)], timeout=60)
             shutil.rmtree(folder)
             removed.append(folder.name)
     return removed
+
+
+def _mounted_below(folder: Path) -> list[Path]:
+    """File systems that are mounted in it, the innermost first."""
+    mounted = (Path(line.split()[1]) for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines())
+    return sorted((place for place in mounted if place.is_relative_to(folder)), reverse=True)
 
 
 def _files(domain: ET.Element) -> list[Path]:

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from infra.process import run
-from tests.integration.vmborg import vmborg
+from tests.e2e.units import confined
+from tests.integration.vmborg import VMBORG, vmborg
 
 pytestmark = pytest.mark.integration
 
-EXPOSURE = {"vmborg-server.service": 20, "vmborg-worker.service": 41, "vmborg-recover.service": 40}
+EXPOSURE = {"vmborg-server.service": 20, "vmborg-worker.service": 42, "vmborg-recover.service": 40}
 """The highest exposure that systemd-analyze may find, in tenths. The worker is root, as images are, and mounts."""
 ENVIRONMENT = "etc/vmborg/prefect.env"
 
@@ -48,6 +49,15 @@ def test_it_may_do_little(root: Path, name: str) -> None:
     """systemd's own measure of what a unit could do if somebody took it over."""
     threshold = f"--threshold={EXPOSURE[name]}"
     run(["systemd-analyze", "security", "--offline=yes", threshold, str(unit(root, name))], timeout=60)
+
+
+def test_the_worker_may_show_disks_to_borg(root: Path) -> None:
+    """With what the unit leaves to root, and nothing else, a mount can be made and entered."""
+    argv = [*confined(), str(VMBORG), "--config", str(root / "vmborg.yaml"), "--json", "doctor"]
+    told = json.loads(run(argv, timeout=120, check=False).stdout)["findings"]
+    assert [each["text"] for each in told if each["check"] == "read"] == [
+        "disks can be mounted for borg (read: changed)"
+    ]
 
 
 def test_secrets_are_loaded_by_systemd(root: Path) -> None:
