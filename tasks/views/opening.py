@@ -19,6 +19,7 @@ from tasks.restore.model import Mode, Wish
 from tasks.views.view import PLACES, close_view, work_folder
 
 Say = Callable[[str], None]
+Close = Callable[[OpenView, ViewJournal], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,11 @@ def chosen_archive(
     archive: str = LATEST,
     repository: str = "",
     say: Say = lambda _text: None,
+    close: Close = close_view,
 ) -> Generator[Chosen]:
     """Find the archive and read what it says of itself, and hold its view for the block.
 
-    When the block fails all that was made is taken away. Raises what `find_archive` and `open_archive` raise.
+    When the block fails all that was made is taken away, by `close`. Raises what `find_archive` and `open_archive` do.
     """
     journal = ViewJournal(config.state.views)
     request = Request(vm, Wish(Mode.FILES), archive, repository)
@@ -70,7 +72,7 @@ def chosen_archive(
             opened = open_archive(found.repository, found.archive, work)
             yield Chosen(found.repository, opened, entry, journal)
         except BaseException:
-            close_view(journal.read(number) or entry, journal)
+            close(journal.read(number) or entry, journal)
             raise
 
 
