@@ -1,5 +1,6 @@
 """`vmborg boot`: a VM out of an archive, at once. Needs no Prefect."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -9,6 +10,7 @@ from deployments.cli.context import Context, pass_context
 from deployments.cli.words import printable, size
 from infra.errors import TargetExists, UsageError
 from infra.hypervisor.restore_trust import ALLOWABLE
+from tasks.health import vm_argument
 
 if TYPE_CHECKING:
     from tasks.boot import Booted, Wanted
@@ -52,8 +54,8 @@ def command(
     if folder:
         return _keep(context, done.name, folder, done)
     context.output.document(done)
-    context.output.line(f"To let it stay: vmborg boot --keep DIR {done.name}")
-    context.output.line(f"To end it with all that it wrote: vmborg boot --discard {done.name}")
+    context.output.line(f"To let it stay: vmborg boot --keep DIR {vm_argument(done.name)}")
+    context.output.line(f"To end it with all that it wrote: vmborg boot --discard {shlex.quote(done.name)}")
     return 0
 
 
@@ -99,7 +101,9 @@ def _keep(context: Context, name: str, folder: Path, booted: "Booted | None") ->
                 progress=lambda done, total: bar.update(done, total=total, text=title),
             )
     except (KeyboardInterrupt, SystemExit):
-        context.output.note(f"{name} runs on. To go on with its copy: vmborg boot --keep {folder} {name}")
+        context.output.note(
+            f"{name} runs on. To go on with its copy: vmborg boot --keep {shlex.quote(str(folder))} {vm_argument(name)}"
+        )
         raise
     context.output.document({"booted": booted, "kept": kept})
     line = context.output.line

@@ -1,6 +1,7 @@
 """The end of a VM that runs out of an archive: its domain, its files, then the view."""
 
 import os
+import shlex
 from pathlib import Path
 
 from infra.config.models import Config
@@ -50,7 +51,8 @@ def take_away(config: Config, view: OpenView, journal: ViewJournal) -> list[str]
             raise BootLeft(
                 f"What was made for the VM {vm.name!r} could not be taken away.",
                 evidence=str(error),
-                remedy=f"Mend what the evidence names, then run `vmborg recover` or `vmborg boot --discard {vm.name}`.",
+                remedy="Mend what the evidence names, then run `vmborg recover`, or "
+                f"vmborg boot --discard {shlex.quote(vm.name)}",
             ) from error
     return [*done, *close_view(view, journal)]
 

@@ -29,16 +29,23 @@ from infra.hypervisor.parsed import ParsedDisk
 from infra.hypervisor.references import users_of
 from infra.journal.views import BootedDisk, BootedVm, OpenView, ViewJournal
 from tasks.boot.end import take_away
-from tasks.boot.known import after_death, require_booted, works
+from tasks.boot.known import after_death, require_booted, to_go_on, to_throw_away, works
+from tasks.health import vm_argument
 from tasks.restore.host import is_off
 from tasks.restore.workspace import require_space
 from tasks.views.view import update
 
 Progress = Callable[[int, int], None]
+Mark = Callable[[str], None]
+"""Told of each step: chosen, moved, copied, settled."""
 
 _POLL_S = 0.25
 _ENDED_LOOKS = 3  # a job is taken for ended when so many looks in a row show none
 _PULL = "pull"
+
+
+def _unmarked(_step: str) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,7 @@ class Kept:
     seconds: float
 
 
-def keep_booted(config: Config, name: str, directory: Path, *, progress: Progress) -> Kept:
+def keep_booted(config: Config, name: str, directory: Path, *, progress: Progress, mark: Mark = _unmarked) -> Kept:
     """Copy what is missing into `directory`, until the VM needs nothing of the archive; called again, it goes on.
 
     Raises NotBooted, DomainStateChanged (it is shut off), ViewDead, NoSpace, TargetExists, UsageError (it is moving
@@ -66,7 +73,7 @@ def keep_booted(config: Config, name: str, directory: Path, *, progress: Progres
         current = journal.read(view.number)
         if current is None or current.boot is None:
             raise NotBooted(f"The VM {name!r} is not there any more.")
-        vm = _Keep(config, hypervisor, journal, current, current.boot).run(directory, progress)
+        vm = _Keep(config, hypervisor, journal, current, current.boot).run(directory, progress, mark)
     disks = {disk.target: disk.kept for disk in vm.disks}
     size = sum(disk.size for disk in vm.disks)
     return Kept(vm.name, vm.uuid, view.archive, disks, size, time.monotonic() - began)
@@ -80,12 +87,16 @@ class _Keep:
     view: OpenView
     vm: BootedVm
 
-    def run(self, directory: Path, progress: Progress) -> BootedVm:
+    def run(self, directory: Path, progress: Progress, mark: Mark) -> BootedVm:
         domain = self._running()
         self._choose(directory)
+        mark("chosen")
         self._move_writes(domain)
+        mark("moved")
         self._pull(domain, progress)
+        mark("copied")
         self._settle(domain)
+        mark("settled")
         take_away(self.config, self.view, self.journal)
         return self.vm
 
@@ -100,13 +111,13 @@ class _Keep:
             raise NotBooted(
                 f"The VM {self.vm.name!r} is not defined any more.",
                 evidence=error.evidence,
-                remedy=f"vmborg boot --discard {self.vm.name}",
+                remedy=to_throw_away(self.vm),
             ) from error
         if is_off(domain):
             raise DomainStateChanged(
                 f"The VM {self.vm.name!r} is shut off: its disks are copied while it runs.",
                 evidence=f"what was copied is in {self.vm.keep}" if self.vm.keep else "nothing is copied yet",
-                remedy=f"virsh start {self.vm.name}, then the same call again.",
+                remedy=f"virsh start {vm_argument(self.vm.name)}, then the same call again.",
             )
         if not works(self.view, self.vm):
             raise ViewDead(
@@ -123,7 +134,7 @@ class _Keep:
                 raise UsageError(
                     f"The VM {self.vm.name!r} is moving into another folder already.",
                     evidence=self.vm.keep,
-                    remedy=f"vmborg boot --keep {self.vm.keep} {self.vm.name}",
+                    remedy=to_go_on(self.vm),
                 )
             return
         disks = tuple(
@@ -212,7 +223,7 @@ class _Keep:
             raise CopyEnded(
                 f"The VM {self.vm.name!r} was shut off while its disks were copied.",
                 evidence=f"what was copied is in {self.vm.keep}; the rest is read from the archive",
-                remedy=f"virsh start {self.vm.name}, then vmborg boot --keep {self.vm.keep} {self.vm.name}",
+                remedy=f"virsh start {vm_argument(self.vm.name)}, then {to_go_on(self.vm)}",
             )
         if found.image.path != disk.kept:
             raise DomainStateChanged(
@@ -231,8 +242,7 @@ class _Keep:
         return CopyEnded(
             f"The copy of disk {disk.target} ended early; {self.vm.name!r} goes on as it is.",
             evidence=f"qemu ended the job; the file system of {self.vm.keep} has {free} bytes free",
-            remedy=f"Make room there, or look at /var/log/libvirt/qemu and at the repository; then "
-            f"vmborg boot --keep {self.vm.keep} {self.vm.name}",
+            remedy=f"Make room there, or look at /var/log/libvirt/qemu and at the repository; then {to_go_on(self.vm)}",
         )
 
     def _settle(self, domain: Domain) -> None:
@@ -247,7 +257,7 @@ class _Keep:
             raise CopyEnded(
                 f"{self.vm.name!r} was copied, and what it came from is still used.",
                 evidence="\n".join(f"{path}: {', '.join(by)}" for path, by in used.items()),
-                remedy=f"Look at virsh domblklist; then vmborg boot --keep {self.vm.keep} {self.vm.name}",
+                remedy=f"Look at virsh domblklist; then {to_go_on(self.vm)}",
             )
         self._set(kept=True)
 

@@ -1,6 +1,7 @@
 """The VMs of this host that run out of archives, and those that drills boot: no backup is for them."""
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -87,7 +88,6 @@ def _at_work(journal: ViewJournal, number: str) -> bool:
 
 
 def _finding(view: OpenView, vm: BootedVm, *, at_work: bool) -> Finding:
-    name = vm_argument(vm.name)
     if at_work:
         return Finding(Health.OK, vm.name, CHECK, f"a command works on it; it comes out of {view.archive}")
     if not view.standing or vm.kept:
@@ -95,21 +95,26 @@ def _finding(view: OpenView, vm: BootedVm, *, at_work: bool) -> Finding:
             Health.WARNING, vm.name, CHECK, "what a dead `vmborg boot` left is there still", "vmborg recover"
         )
     if works(view, vm):
-        moving = f"; its copy into {vm.keep} waits: vmborg boot --keep {vm.keep} {name}" if vm.keep else ""
+        moving = f"; its copy into {vm.keep} waits: {to_go_on(vm)}" if vm.keep else ""
         return Finding(Health.OK, vm.name, CHECK, f"runs out of the archive {view.archive}{moving}")
     if life_of(vm.uuid):
         text = f"a mount of {view.archive} died: its guest reads errors. What it wrote is in {vm.folder}"
         return Finding(Health.CRITICAL, vm.name, CHECK, text, after_death(vm))
     text = f"{view.archive}, which it lies on, is not mounted any more, so that it cannot start"
-    return Finding(Health.WARNING, vm.name, CHECK, text, f"`vmborg recover` mounts it; {to_throw_away(vm)}")
+    return Finding(Health.WARNING, vm.name, CHECK, text, f"`vmborg recover` mounts it; or {to_throw_away(vm)}")
 
 
 def after_death(vm: BootedVm) -> str:
     """What to do when the ground went from under a running guest."""
     name = vm_argument(vm.name)
-    return f"virsh destroy {name}, then `vmborg recover`, then virsh start {name}; {to_throw_away(vm)}"
+    return f"virsh destroy {name}, then `vmborg recover`, then virsh start {name}; or {to_throw_away(vm)}"
 
 
 def to_throw_away(vm: BootedVm) -> str:
     """The command that ends it."""
-    return f"or throw it away with all that it wrote: vmborg boot --discard {vm_argument(vm.name)}"
+    return f"throw it away with all that it wrote: vmborg boot --discard {shlex.quote(vm.name)}"
+
+
+def to_go_on(vm: BootedVm) -> str:
+    """The command that copies the rest."""
+    return f"vmborg boot --keep {shlex.quote(vm.keep)} {vm_argument(vm.name)}"

@@ -1,5 +1,6 @@
 """What a VM that runs out of an archive will be, decided and asked before anything is made."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -55,7 +56,7 @@ def require_free(config: Config, hypervisor: Hypervisor, name: str) -> None:
         raise TargetExists(
             f"The VM {name!r} was booted already; nothing was changed.",
             evidence=f"it comes out of {found[0].archive}",
-            remedy=f"Choose another name with --as, or end it: vmborg boot --discard {name}",
+            remedy=f"Choose another name with --as, or end it: vmborg boot --discard {shlex.quote(name)}",
         )
     require_name_free(hypervisor, name)
 

@@ -11,6 +11,7 @@ from infra.hypervisor.security import qemu_owner
 from infra.journal.views import BootedVm, OpenView, ViewJournal
 from tasks.boot.end import take_away
 from tasks.boot.known import after_death, to_throw_away, works
+from tasks.health import vm_argument
 from tasks.repositories import open_repository
 from tasks.restore.archive import open_archive
 from tasks.restore.host import by_uuid, is_off
@@ -31,7 +32,7 @@ def recover_booted(config: Config, view: OpenView, vm: BootedVm, journal: ViewJo
             raise ViewDead(
                 f"The VM {vm.name!r}, which was booted out of an archive, is not defined any more.",
                 evidence=f"what its guest wrote: {_written(vm)}",
-                remedy=to_throw_away(vm).removeprefix("or "),
+                remedy=to_throw_away(vm),
             )
         if works(view, vm):
             return []
@@ -42,7 +43,10 @@ def recover_booted(config: Config, view: OpenView, vm: BootedVm, journal: ViewJo
                 remedy=after_death(vm),
             )
         owner = qemu_owner(hypervisor.capabilities_xml())
-    return [*_show_again(config, view, journal, owner), f"{view.archive} is mounted again; virsh start {vm.name}"]
+    return [
+        *_show_again(config, view, journal, owner),
+        f"{view.archive} is mounted again; virsh start {vm_argument(vm.name)}",
+    ]
 
 
 def _written(vm: BootedVm) -> str:
