@@ -4,21 +4,23 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from infra.config.load import load
 from infra.config.models import Config
 from infra.hypervisor.connection import Domain
 from infra.hypervisor.qemu_process import life_of
-from infra.journal.views import OpenView, ViewJournal
+from infra.journal.views import OpenView
 from infra.process import run
 from tasks.boot import discard
 from tasks.boot.known import booted
-from tests.guests import DiskSpec, virsh
+from tests.guests import Daemons, DiskSpec, image_dir, virsh
 from tests.guests.waiting import wait_for
 from tests.integration.restoring import MIB, RestoreHost, restore_host, write
 from tests.integration.vmborg import Call, vmborg
@@ -94,10 +96,17 @@ class BootHost:
         """Whatever of booted VMs is on the host."""
         views = self.host.root / "state" / "views"
         files = [*self.scratch.glob("*"), *views.glob("*"), *self.host.root.glob("state/.vmborg-restore-*")]
-        folders = [path for path in Path("/run/vmborg").glob("*") if str(path) in str(ViewJournal(views).entries())]
         nvram = Path("/var/lib/libvirt/qemu/nvram").glob(f"*{self.host.prefix}*boot*")
         names = [name for name in self.host.names() if name.endswith("-boot")]
-        return [*names, *map(str, [*files, *folders, *nvram])]
+        return [*names, *map(str, [*files, *nvram]), *self.servers()]
+
+    def servers(self) -> list[str]:
+        """Processes that show an archive of this host: each serves a mount, and ends with it."""
+        repository, views = str(self.host.root / "repository").encode(), self.host.root / "state" / "views"
+        found = {pid: _argv(pid) for pid in _processes()}
+        borgs = [f"borg {pid}" for pid, argv in found.items() if b"mount" in argv and repository in b" ".join(argv)]
+        ours = [pid for pid, argv in found.items() if b"infra.segments.joined" in argv and _log_of(pid).parent == views]
+        return [*borgs, *(f"segments {pid}" for pid in ours)]
 
     def kill_server(self, place: str) -> None:
         """kill -9 of the process that serves what is mounted below `place`, and wait until the mount is dead."""
@@ -117,20 +126,24 @@ def _processes() -> list[int]:
 
 def _serves(pid: int, place: str) -> bool:
     """borg names its mount in its arguments; of our own server the file that it writes errors to tells whose it is."""
-    try:
-        argv = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
+    argv = _argv(pid)
     if place.endswith("/archive"):
         return b"mount" in argv and place.encode() in argv
-    return b"infra.segments.joined" in argv and _log_of(pid).startswith(place.split("/")[-2])
+    return b"infra.segments.joined" in argv and _log_of(pid).name.startswith(place.split("/")[-2])
 
 
-def _log_of(pid: int) -> str:
+def _argv(pid: int) -> list[bytes]:
     try:
-        return Path(f"/proc/{pid}/fd/2").readlink().name
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
-        return ""
+        return []  # it ended
+
+
+def _log_of(pid: int) -> Path:
+    try:
+        return Path(f"/proc/{pid}/fd/2").readlink()
+    except OSError:
+        return Path()
 
 
 def _answers(place: str) -> bool:
@@ -165,6 +178,24 @@ def boot_host(root: Path) -> Generator[BootHost]:
             yield made
         finally:
             made.clean()
+
+
+@pytest.fixture(scope="module", name="host")
+def booting_host(daemons: Daemons) -> Iterator[BootHost]:
+    """One for a file of tests that imports this."""
+    assert daemons is not None
+    with image_dir("boot") as root, boot_host(root) as made:
+        yield made
+
+
+def assert_nothing_left(host: BootHost) -> None:
+    """Of no booted VM; a server needs a moment to see that its mount is gone."""
+    wait_for(lambda: not host.servers(), timeout=30, what="the end of what showed the archive")
+    assert host.left() == []
+
+
+def quiet(_text: str) -> None:
+    """Nobody listens."""
 
 
 def archive(made: BootHost, name: str, disks: Sequence[DiskSpec], **how: Any) -> Domain:

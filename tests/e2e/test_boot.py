@@ -2,44 +2,30 @@
 
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from infra.config.load import load
-from infra.errors import DomainBusy, NoSpace, UnsafeArchive, UsageError, VmborgError
+from infra.errors import DomainBusy, NoSpace, UsageError, VmborgError
 from infra.errors_views import NotBooted, ViewDead
 from infra.hypervisor.domain_xml import parse_domain
 from infra.journal.views import ViewJournal
-from infra.manifest import Manifest, disk_folder, segment_name
 from tasks.boot import Choice, Wanted, boot, discard, keep_booted
 from tasks.boot.known import boot_findings
 from tasks.health import Health
 from tasks.job import backup_job, covered_names
 from tasks.recover_all import recover_all
 from tasks.status import read_status
-from tests.e2e.booting import BootHost, archive, boot_host, open_files
-from tests.guests import Boot, Daemons, DiskSpec, Guest, domain_xml, image_dir, make_disk, virsh
+from tests.e2e.booting import BootHost, assert_nothing_left, booting_host, open_files, quiet
+from tests.guests import Boot, DiskSpec, Guest, domain_xml, make_disk, virsh
 from tests.guests.waiting import wait_for
 from tests.integration.vmborg import VMBORG
 
+__all__ = ["booting_host"]
 pytestmark = pytest.mark.e2e
 
 MIB = 1024**2
 STEPS = ("journalled", "shown", "placed", "defined", "started")
-
-
-@pytest.fixture(scope="module")
-def host(daemons: Daemons) -> Iterator[BootHost]:
-    """Archives of both layouts."""
-    assert daemons is not None
-    with image_dir("boot") as root, boot_host(root) as made:
-        yield made
-
-
-def quiet(_text: str) -> None:
-    """Nobody listens."""
 
 
 def no_progress(_done: int, _total: int) -> None:
@@ -57,7 +43,7 @@ def assert_on_own_files(host: BootHost, name: str, folder: Path) -> None:
     for path in open_files(domain.uuid):
         assert "/run/vmborg" not in path
         assert str(host.scratch) not in path
-    assert "/run/vmborg" not in Path("/proc/self/mounts").read_text("utf-8") or host.left() == []
+    wait_for(lambda: not host.servers(), timeout=30, what="the end of what showed the archive")
     assert ViewJournal(host.config.state.views).entries() == ((), ())
     assert list(host.scratch.iterdir()) == []
 
@@ -113,7 +99,7 @@ def test_each_image_of_a_chain_is_the_archive_s(host: BootHost) -> None:
     assert "booted already" in call.voices()[0]
     ended = host.ok("boot", "--discard", done["name"])
     assert ended["uuid"] == done["uuid"]
-    assert host.left() == []
+    assert_nothing_left(host)
 
 
 def test_discard_touches_no_other_vm(host: BootHost) -> None:
@@ -161,7 +147,7 @@ def test_a_copy_goes_on_whatever_cut_it_off(host: BootHost) -> None:
     host.io(name, *(f"read -P {byte} {number}M 1M" for number, byte in enumerate((9, 11, 12, 13))))
     domain.destroy()
     domain.undefine()
-    assert host.left() == []
+    assert_nothing_left(host)
 
 
 def interrupted_copy(host: BootHost, name: str, folder: Path) -> tuple[int, str]:
@@ -193,7 +179,7 @@ def test_one_that_is_kept_from_the_beginning_needs_no_scratch(host: BootHost) ->
     with pytest.raises(NoSpace, match="not enough room"):
         boot(host.config, Wanted(host.name("clone"), choice=Choice(keep=str(folder))), say=quiet)
     host.configure()
-    assert host.left() == []
+    assert_nothing_left(host)
     done = host.ok("boot", host.name("clone"), "--as", host.name("now-boot"), "--keep", folder)
     assert done["booted"]["disks"] == done["kept"]["disks"]
     assert_on_own_files(host, host.name("now-boot"), folder)
@@ -213,7 +199,7 @@ def test_a_killed_boot_is_taken_away(host: BootHost, step: str) -> None:
     assert host.left()
     assert [each.health for each in boot_findings(host.config)] == [Health.WARNING]
     assert [each.error for each in recover_all(host.config)] == [""]
-    assert host.left() == []
+    assert_nothing_left(host)
     assert host.domain(host.name("parts")).inactive_xml() == before
 
 
@@ -244,7 +230,7 @@ def test_a_mount_that_died_is_told_and_mounted_again(host: BootHost) -> None:
     assert "not defined any more" in lost.error
     assert overlay.exists()
     discard(host.config, name)
-    assert host.left() == []
+    assert_nothing_left(host)
 
 
 def test_a_copy_whose_archive_dies_goes_on_later(host: BootHost) -> None:
@@ -297,74 +283,4 @@ def test_firmware_state_comes_along_and_goes(host: BootHost) -> None:
     assert not Path(nvram.path).exists()
     assert not state.exists()
     assert domain.inactive().nvram is not None
-    assert host.left() == []
-
-
-FOREIGN = {
-    "architecture": ("arch='x86_64' machine='q35'", "arch='sparc' machine='q35'", "HostUnfit"),
-    "machine": ("machine='q35'", "machine='pc-q35-99.9'", "HostUnfit"),
-    "hostile": (
-        "<controller type='usb'",
-        "<filesystem type='mount'><source dir='/'/><target dir='x'/></filesystem><controller type='usb'",
-        "UnsafeArchive",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", FOREIGN)
-def test_what_cannot_or_must_not_run_here_is_refused(host: BootHost, kind: str) -> None:
-    """Another architecture or machine type, a definition that reaches for the host: typed, nothing is left."""
-    old, new, error = FOREIGN[kind]
-    name = f"foreign-{kind}"
-    image = host.host.image(f"{name}.qcow2")
-    domain = archive(host, name, [DiskSpec("vda", image)], edit_xml=lambda xml: edited(xml, old, new))
-    with pytest.raises(VmborgError) as told:
-        boot(host.config, Wanted(domain.name), say=quiet)
-    assert type(told.value).__name__ == error
-    assert told.value.evidence
-    assert told.value.remedy
-    assert host.left() == []
-
-
-def edited(xml: str, old: str, new: str) -> str:
-    """libvirt has made q35 a versioned machine, and moved attributes."""
-    text = xml.replace("machine='pc-q35-7.2'", "machine='q35'")
-    assert old in text
-    return text.replace(old, new, 1)
-
-
-def test_an_archive_that_is_not_whole_is_refused(host: BootHost) -> None:
-    """A segment that is missing: ArchiveIncomplete before anything runs."""
-    image = host.host.image("short.qcow2")
-
-    def drop_one(directory: Path) -> None:
-        Path(directory.parent, disk_folder("vda"), segment_name(1)).unlink()
-
-    domain = archive(host, "short", [DiskSpec("vda", image)], segments=True, edit_directory=drop_one)
-    with pytest.raises(VmborgError) as told:
-        boot(host.config, Wanted(domain.name), say=quiet)
-    assert type(told.value).__name__ == "ArchiveIncomplete"
-    assert host.left() == []
-
-
-def test_an_image_that_wants_other_files_is_refused(host: BootHost) -> None:
-    """A header that names a backing file which the manifest does not: UnsafeArchive, nothing is left."""
-    clone = host.host.image("wants.qcow2", backing=host.host.images / "elsewhere.qcow2")
-
-    def hide_chain(manifest: Manifest) -> Manifest:
-        (disk,) = manifest.disks
-        return manifest.model_copy(update={"disks": (disk.model_copy(update={"chain": disk.chain[:1]}),)})
-
-    domain = archive(host, "wants", [DiskSpec("vda", clone)], edit_manifest=hide_chain)
-    with pytest.raises(UnsafeArchive, match="a file that the manifest does not name"):
-        boot(host.config, Wanted(domain.name), say=quiet)
-    assert host.left() == []
-
-
-def test_a_name_that_is_taken_is_refused(host: BootHost) -> None:
-    """By any VM: nothing is touched."""
-    taken = host.name("clone")
-    with pytest.raises(VmborgError) as told:
-        boot(load(host.host.config_path), Wanted(host.name("parts"), choice=Choice(taken)), say=quiet)
-    assert type(told.value).__name__ == "TargetExists"
-    assert host.left() == []
+    assert_nothing_left(host)
