@@ -3,14 +3,14 @@
 import os
 import shlex
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from infra.config.models import Config
-from infra.errors import DomainBusy, JournalError
+from infra.errors import JournalError
 from infra.errors_views import NotBooted
 from infra.hypervisor.chain_xml import Chain
 from infra.hypervisor.connection import Domain
 from infra.hypervisor.qemu_process import life_of
+from infra.journal.holder import holder
 from infra.journal.views import BootedDisk, BootedVm, OpenView, ViewJournal
 from tasks.drills.under_way import open_drills
 from tasks.health import Finding, Health, vm_argument
@@ -53,6 +53,11 @@ def passing(config: Config) -> dict[str, str]:
     return found
 
 
+def users_of_repository(config: Config, name: str) -> list[str]:
+    """The VMs that run out of archives of this repository: nothing may be deleted from under them."""
+    return [vm.name for view, vm in booted(config) if view.repository == name and not vm.kept]
+
+
 def lasting(config: Config, domains: Iterable[Domain]) -> list[Domain]:
     """The others: those that a backup is for."""
     left_out = passing(config)
@@ -72,19 +77,8 @@ def chain_of(disk: BootedDisk, *, moved: bool) -> Chain:
 
 def boot_findings(config: Config) -> Iterator[Finding]:
     """A line for each VM that runs out of an archive: good news, too. Asks no libvirt."""
-    journal = ViewJournal(config.state.views)
     for view, vm in booted(config):
-        yield _finding(view, vm, at_work=_at_work(journal, view.number))
-
-
-def _at_work(journal: ViewJournal, number: str) -> bool:
-    if not Path(journal.directory).is_dir():
-        return False
-    try:
-        with journal.hold(number):
-            return False
-    except DomainBusy:
-        return True
+        yield _finding(view, vm, at_work=bool(holder(config.state.views, view.number)))
 
 
 def _finding(view: OpenView, vm: BootedVm, *, at_work: bool) -> Finding:

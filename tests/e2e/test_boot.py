@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tasks.boot.known import boot_findings
 from tasks.health import Health
 from tasks.job import backup_job, covered_names
 from tasks.recover_all import recover_all
+from tasks.retention.run import look_around, prune_repository
 from tasks.status import read_status
 from tests.e2e.booting import BootHost, assert_nothing_left, booting_host, open_files, quiet
 from tests.guests import Boot, DiskSpec, Guest, domain_xml, make_disk, virsh
@@ -89,6 +91,7 @@ def test_each_image_of_a_chain_is_the_archive_s(host: BootHost) -> None:
     finding = next(each for each in boot_findings(host.config) if each.subject == done["name"])
     assert finding.health is Health.OK
     assert done["archive"] in finding.text
+    assert done["name"] in prune_repository(host.config, "main", look_around(host.config, datetime.now(UTC))).withheld
     status = read_status(host.config)
     assert finding in status.problems
     assert done["name"] not in {vm.vm for vm in status.vms}
