@@ -12,7 +12,7 @@ from infra.journal.store import Journal
 from tasks.boot.known import boot_findings, passing
 from tasks.doctor_dumps import dump_host_findings
 from tasks.doctor_host import HOST, host_findings, libvirt_findings, repository_findings
-from tasks.doctor_vm import vm_findings
+from tasks.doctor_vm import paused, vm_findings
 from tasks.dumps.hosts import hosts_before
 from tasks.health import Finding, Health, failed, worst
 from tasks.open_runs import open_run
@@ -104,6 +104,7 @@ def _one(config: Config, domain: Domain, used: frozenset[str]) -> Iterator[Findi
     try:
         if why := passing(config).get(domain.uuid):
             yield Finding(Health.OK, domain.name, "policy", f"not backed up: {why}")
+            yield from paused(domain.name, domain)
             return
         yield from vm_findings(config, domain, used_anywhere=used)
     except DomainNotFound:

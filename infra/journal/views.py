@@ -31,6 +31,7 @@ class BootedDisk:
     overlay: str  # takes what the guest writes, on top of the view
     size: int  # what the guest sees
     below: tuple[tuple[str, str], ...]  # path and format of the images of the view that it lies on
+    stored: int = 0  # what they hold, holes left out
     cache: str = ""  # of its driver in the archived definition, and `io`: while it lies on the view it does without
     io: str = ""
     kept: str = ""  # the image that all of it is copied into; "" until that was asked for

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from xml.etree.ElementTree import Element, SubElement, tostring
 
 from infra.config.models import Config
 from infra.errors import (
@@ -23,10 +22,12 @@ from infra.errors import (
     VmborgError,
 )
 from infra.errors_views import CopyEnded, NotBooted, ViewDead
+from infra.hypervisor import images
 from infra.hypervisor.chain_xml import Chain, with_chains
 from infra.hypervisor.connection import Domain, Hypervisor
 from infra.hypervisor.parsed import ParsedDisk
 from infra.hypervisor.references import users_of
+from infra.hypervisor.snapshot import request_xml
 from infra.journal.views import BootedDisk, BootedVm, OpenView, ViewJournal
 from tasks.boot.end import take_away
 from tasks.boot.known import after_death, require_booted, to_go_on, to_throw_away, works
@@ -89,7 +90,7 @@ class _Keep:
 
     def run(self, directory: Path, progress: Progress, mark: Mark) -> BootedVm:
         domain = self._running()
-        self._choose(directory)
+        self._choose(domain, directory)
         mark("chosen")
         self._move_writes(domain)
         mark("moved")
@@ -127,20 +128,25 @@ class _Keep:
             )
         return domain
 
-    def _choose(self, directory: Path) -> None:
+    def _moved(self, domain: Domain) -> bool:
+        """Whether a guest writes there already."""
+        live = domain.live()
+        tops = {disk.image.path for disk in live.disks} if live else set[str]()
+        return any(disk.kept and disk.kept in tops for disk in self.vm.disks)
+
+    def _choose(self, domain: Domain, directory: Path) -> None:
         """Write down where every disk goes. Raises UsageError, TargetExists, NoSpace, StorageError."""
-        if self.vm.keep:
-            if self.vm.keep != str(directory):
-                raise UsageError(
-                    f"The VM {self.vm.name!r} is moving into another folder already.",
-                    evidence=self.vm.keep,
-                    remedy=to_go_on(self.vm),
-                )
+        if self.vm.keep == str(directory):
             return
-        disks = tuple(
-            replace(disk, kept=str(directory / Path(disk.overlay).name)) if not disk.kept else disk
-            for disk in self.vm.disks
-        )
+        if self._moved(domain):
+            raise UsageError(
+                f"The VM {self.vm.name!r} is moving into another folder already.",
+                evidence=self.vm.keep,
+                remedy=to_go_on(self.vm),
+            )
+        for path in filter(None, (disk.kept for disk in self.vm.disks)):
+            Path(path).unlink(missing_ok=True)  # of a snapshot that failed there
+        disks = tuple(replace(disk, kept=str(directory / Path(disk.overlay).name)) for disk in self.vm.disks)
         there = [disk.kept for disk in disks if Path(disk.kept).exists()]
         if there:
             raise TargetExists(f"{there[0]} exists already; nothing was changed.", remedy="Name another folder.")
@@ -153,9 +159,8 @@ class _Keep:
         self._set(keep=str(directory), disks=disks)
 
     def _needed(self) -> int:
-        """Bytes: what the images of the view hold, and what the guest has written."""
-        paths = [path for disk in self.vm.disks for path, _ in (*disk.below, (disk.overlay, ""))]
-        return sum(Path(path).stat().st_blocks * 512 for path in dict.fromkeys(paths))
+        """Bytes: what the images of the archive hold, and what the guest has written."""
+        return sum(disk.stored + images.allocated(disk.overlay) for disk in self.vm.disks)
 
     def _move_writes(self, domain: Domain) -> None:
         """From here on the guest writes into the images that stay. One snapshot of all disks, or nothing."""
@@ -172,7 +177,7 @@ class _Keep:
             return
         for disk in moving:
             Path(disk.kept).unlink(missing_ok=True)  # of a snapshot that failed; the journal says that it is ours
-        domain.snapshot(_snapshot_xml(self.vm, moving, tops))
+        domain.snapshot(request_xml(f"keep-{self.vm.uuid}", tops, {disk.target: disk.kept for disk in moving}))
         for disk in moving:
             Path(disk.kept).chmod(0o600)
 
@@ -280,18 +285,3 @@ class _Keep:
 def _is_alone(disk: ParsedDisk) -> bool:
     """Whether nothing is below the image any more: libvirt says so of a running domain once the job is done."""
     return disk.mirror is None and not disk.backing
-
-
-def _snapshot_xml(vm: BootedVm, moving: list[BootedDisk], targets: dict[str, str]) -> str:
-    paths = {disk.target: disk.kept for disk in moving}
-    root = Element("domainsnapshot")
-    SubElement(root, "name").text = f"keep-{vm.uuid}"
-    disks = SubElement(root, "disks")
-    for target in targets:
-        if target not in paths:
-            SubElement(disks, "disk", name=target, snapshot="no")
-            continue
-        element = SubElement(disks, "disk", name=target, snapshot="external", type="file")
-        SubElement(element, "driver", type="qcow2")
-        SubElement(element, "source", file=paths[target])
-    return tostring(root, encoding="unicode")

@@ -3,6 +3,7 @@
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
 from infra.config.models import Config
@@ -78,12 +79,16 @@ def prepare(config: Config, hypervisor: Hypervisor, chosen: Chosen, choice: Choi
     wish = Wish(Mode.COPY, name, str(uuid4()), folder, allow=choice.allow, leave_out=choice.leave_out)
     host = observe(hypervisor, manifest.uuid).host
     plan = make_plan(manifest, xml, wish, host)
+    place = _Place(f"{folder}/{name}", stays=bool(choice.keep))
+    stored = {disk.target: sum(image.allocated for image in disk.chain) for disk in manifest.disks}
     shown = view_disks(chosen.entry.place, manifest)
     vm = BootedVm(
         name=name,
         uuid=wish.uuid,
         folder=folder,
-        disks=tuple(_disk(disk, xml, f"{folder}/{name}", choice) for disk in _with_disks(shown)),
+        disks=tuple(
+            _disk(disk, stored[disk.target], driver_of(xml, disk.target), place) for disk in _with_disks(shown)
+        ),
         boot_files=tuple((role, file.target) for role, file in plan.boot_files),
         tpm=plan.tpm.target if plan.tpm else "",
         keep=choice.keep,
@@ -105,11 +110,25 @@ def _with_disks(shown: tuple[ViewDisk, ...]) -> tuple[ViewDisk, ...]:
     return shown
 
 
-def _disk(disk: ViewDisk, xml: str, stem: str, choice: Choice) -> BootedDisk:
-    cache, io = driver_of(xml, disk.target)
-    overlay = f"{stem}-{disk.target}.qcow2"
-    below = tuple((image.path, image.format) for image in disk.chain)
-    return BootedDisk(disk.target, overlay, disk.size, below, cache=cache, io=io, kept=overlay if choice.keep else "")
+class _Place(NamedTuple):
+    """Where overlays go: the beginning of their paths, and whether that is where they stay."""
+
+    stem: str
+    stays: bool
+
+
+def _disk(disk: ViewDisk, stored: int, driver: tuple[str, str], place: _Place) -> BootedDisk:
+    overlay = f"{place.stem}-{disk.target}.qcow2"
+    return BootedDisk(
+        disk.target,
+        overlay,
+        disk.size,
+        below=tuple((image.path, image.format) for image in disk.chain),
+        stored=stored,
+        cache=driver[0],
+        io=driver[1],
+        kept=overlay if place.stays else "",
+    )
 
 
 def _require_new(vm: BootedVm) -> None:
