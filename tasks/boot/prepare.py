@@ -17,8 +17,8 @@ from tasks.boot.end import scratch_folder
 from tasks.boot.known import chain_of, find_booted
 from tasks.restore.checks import check_copy_name
 from tasks.restore.definition import Vouched, fitting_definition
-from tasks.restore.host import observe, require_name_free
-from tasks.restore.model import Mode, Plan, Wish
+from tasks.restore.host import by_uuid, require_name_free
+from tasks.restore.model import Host, Mode, Plan, Wish
 from tasks.restore.plan import make_plan
 from tasks.restore.workspace import require_space
 from tasks.suits import unsupported
@@ -77,7 +77,8 @@ def prepare(config: Config, hypervisor: Hypervisor, chosen: Chosen, choice: Choi
         )
     folder = choice.keep or scratch_folder(config, chosen.entry.number)
     wish = Wish(Mode.COPY, name, str(uuid4()), folder, allow=choice.allow, leave_out=choice.leave_out)
-    host = observe(hypervisor, manifest.uuid).host
+    original = by_uuid(hypervisor, manifest.uuid)
+    host = Host(current_xml=original.inactive_xml() if original else "")  # nothing of any VM makes way for a new one
     plan = make_plan(manifest, xml, wish, host)
     place = _Place(f"{folder}/{name}", stays=bool(choice.keep))
     stored = {disk.target: sum(image.allocated for image in disk.chain) for disk in manifest.disks}

@@ -70,6 +70,7 @@ def boot(config: Config, wanted: Wanted, *, say: Say, mark: Mark = _unmarked) ->
             repository=wanted.repository,
             say=say,
             close=partial(take_away, config),
+            show=qemu_owner(hypervisor.capabilities_xml()),
         ) as chosen:
             prepared = prepare(config, hypervisor, chosen, wanted.choice)
             _start(config, hypervisor, chosen, prepared, mark=mark)
