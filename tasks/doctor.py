@@ -9,9 +9,10 @@ from infra.errors import DomainNotFound, HypervisorError, VmborgError
 from infra.hypervisor.connection import Domain, Hypervisor
 from infra.hypervisor.references import chain_paths
 from infra.journal.store import Journal
+from tasks.boot.known import boot_findings, passing
 from tasks.doctor_dumps import dump_host_findings
 from tasks.doctor_host import HOST, host_findings, libvirt_findings, repository_findings
-from tasks.doctor_vm import vm_findings
+from tasks.doctor_vm import paused, vm_findings
 from tasks.dumps.hosts import hosts_before
 from tasks.health import Finding, Health, failed, worst
 from tasks.open_runs import open_run
@@ -53,6 +54,7 @@ def _all(config: Config, vm: str | None) -> Iterator[Finding]:
             yield from _dump_hosts(config, None)
             return
         yield from host_findings(config)
+        yield from boot_findings(config) if vm is None else ()
         yield from _told(libvirt_findings(hypervisor))
         yield from _told(_repositories(config, chosen if vm is not None else None))
         yield from _told(_vms(config, hypervisor, chosen, alone=vm is not None))
@@ -100,6 +102,10 @@ def _vms(config: Config, hypervisor: Hypervisor, chosen: Iterable[Domain], *, al
 
 def _one(config: Config, domain: Domain, used: frozenset[str]) -> Iterator[Finding]:
     try:
+        if why := passing(config).get(domain.uuid):
+            yield Finding(Health.OK, domain.name, "policy", f"not backed up: {why}")
+            yield from paused(domain.name, domain)
+            return
         yield from vm_findings(config, domain, used_anywhere=used)
     except DomainNotFound:
         return  # it went away while it was looked at

@@ -27,7 +27,7 @@ def vm_findings(config: Config, domain: Domain, *, used_anywhere: frozenset[str]
     excluded = config.is_excluded(name)
     run = open_run(config, domain.uuid)
     yield from _open_run(name, run)
-    yield from _paused(name, domain)
+    yield from paused(name, domain)
     yield from _paths(config, name, domain)
     if run.held_by:  # its overlays, jobs and freeze are that run's; in a moment all is different
         return
@@ -60,7 +60,8 @@ def _open_run(name: str, run: OpenRun) -> Iterator[Finding]:
     yield Finding(Health.CRITICAL, name, "journal", text, f"vmborg recover {vm_argument(name)}")
 
 
-def _paused(name: str, domain: Domain) -> Iterator[Finding]:
+def paused(name: str, domain: Domain) -> Iterator[Finding]:
+    """Whether an error of a disk stopped it."""
     try:
         stopped = domain.stopped_by_io()
     except HypervisorError as error:

@@ -15,6 +15,7 @@ from infra.hypervisor.connection import Domain, Hypervisor
 from infra.journal.locks import domain_lock
 from infra.journal.store import Journal
 from infra.model import StateDir
+from tasks.boot.known import lasting, passing
 from tasks.destinations import Destinations, open_all
 from tasks.state_dir import make_state_dir
 
@@ -72,7 +73,7 @@ def backup_job(vm: str, config_path: str | None) -> Generator[BackupJob]:
     with Hypervisor.open(config.hypervisor.uri) as hypervisor:
         domain = hypervisor.find(vm)
         name, uuid = domain.name, domain.uuid
-        _refuse_excluded(config, name)
+        _refuse_excluded(config, name, uuid)
         policy = config.policy(name)
         with domain_lock(state.locks, uuid, name):
             yield BackupJob(
@@ -90,7 +91,14 @@ def backup_job(vm: str, config_path: str | None) -> Generator[BackupJob]:
             )
 
 
-def _refuse_excluded(config: Config, name: str) -> None:
+def _refuse_excluded(config: Config, name: str, uuid: str) -> None:
+    why = passing(config).get(uuid)
+    if why is not None:
+        raise UsageError(
+            f"The VM {name!r} is not one to back up.",
+            evidence=why,
+            remedy=f"Let it stand on files of its own first: vmborg boot --keep DIR {name}",
+        )
     pattern = config.is_excluded(name)
     if pattern is not None:
         raise UsageError(
@@ -101,9 +109,9 @@ def _refuse_excluded(config: Config, name: str) -> None:
 
 
 def covered_names(config: Config, hypervisor: Hypervisor) -> list[str]:
-    """Every VM of this host that the configuration does not exclude, by name."""
+    """Every VM of this host that the configuration does not exclude, by name; none that runs out of an archive."""
     names: list[str] = []
-    for domain in hypervisor.domains():
+    for domain in lasting(config, hypervisor.domains()):
         try:
             name = domain.name
         except DomainNotFound:  # it went away between the listing and now; nothing is left to back up

@@ -8,6 +8,7 @@ from infra.config.models import Config
 from infra.errors import DomainNotFound, HypervisorError, JournalError
 from infra.hypervisor.connection import Domain, Hypervisor
 from infra.journal.store import Journal
+from tasks.boot.known import boot_findings, lasting
 from tasks.catalogue import Catalogue, VmArchive, read_catalogue
 from tasks.checking.findings import check_findings
 from tasks.drills.model import Verdict as DrillVerdict
@@ -227,11 +228,11 @@ def look(config: Config, *, now: datetime | None = None) -> Outlook:
     journal = Journal(config.state.journal).entries()
     problems = [failed(error, subject=f"repository {name}", check="read") for name, error in catalogue.failures.items()]
     problems += [failed(error, subject="journal", check="read") for error in journal.problems]
-    problems += [*check_findings(config), *space_findings(config)]
+    problems += [*check_findings(config), *space_findings(config), *boot_findings(config)]
     problems += suspect_findings(config.state, (archive.archive for archive in catalogue.archives))
     try:
         with Hypervisor.open(config.hypervisor.uri) as hypervisor:
-            sources, state = _defined(config, hypervisor.domains(), catalogue), GONE
+            sources, state = _defined(config, lasting(config, hypervisor.domains()), catalogue), GONE
     except HypervisorError as error:
         problems.append(failed(error, subject="libvirt", check="connection"))
         sources, state = [], NOT_KNOWN

@@ -32,6 +32,7 @@ VERBS = {
     "list": "List archives",
     "restore": "Bring a VM back from an archive",
     "files": "Read single files out of an archive",
+    "boot": "Boot a VM out of an archive at once",
     "recover": "Put VMs that dead runs left on overlays back",
     "status": "One line a VM: its last good archive, and whether that is good enough",
     "dumps": "Pull dumps of databases, list, restore and trust",

@@ -82,7 +82,9 @@ class DrillsConfig(Section):
     """How restores are tried."""
 
     scratch: AbsolutePath = Field(
-        default=SCRATCH, description="Where VMs are restored to; qemu's user must be able to enter it."
+        default=SCRATCH,
+        description="Where drills restore VMs to, and where those write that `vmborg boot` made; qemu's user must be "
+        "able to enter it.",
     )
     every: Duration = Field(default=timedelta(days=30), description="A VM that was not proven for so long is told of.")
     time: Seconds = Field(default=4 * 3600, description="No further VM is begun after this long.")

@@ -237,6 +237,10 @@ class Domain:
         flags = codes.BLOCK_COMMIT_ACTIVE
         self._act(what, lambda raw: raw.blockCommit(target, base, top, bandwidth, flags))
 
+    def block_pull(self, target: str) -> None:
+        """Begin to copy what lies below the disk's image into it; at the end nothing is below it any more."""
+        self._act(f"The block pull of disk {target} of", lambda raw: raw.blockPull(target, 0, 0))
+
     def lift_limit(self, target: str) -> None:
         """Let the disk's block job copy as fast as it can."""
         self._act(f"Hurrying the block job of disk {target} of", lambda raw: raw.blockJobSetSpeed(target, 0))

@@ -59,7 +59,7 @@ def check_trust(xml: str, facts: TrustFacts, *, allow: frozenset[str] = frozense
     raise UnsafeArchive(
         "The archived definition asks for what a restore must not do unasked.",
         evidence="\n".join(f"{danger} ({ALLOWABLE[danger.kind]})" for danger in dict.fromkeys(found)),
-        remedy=f"If each of these is yours, add {options}.{leave} --files-only brings back the disks alone.",
+        remedy=f"If each of these is yours, add {options}.{leave} `restore --files-only` brings back the disks alone.",
     )
 
 

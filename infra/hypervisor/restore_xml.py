@@ -73,7 +73,7 @@ def parse(xml: str) -> Element:
         raise UnsafeArchive(
             "The archived definition holds a DTD or entities.",
             evidence=repr(error),
-            remedy="Do not restore it: libvirt never writes these. --files-only brings back the disks alone.",
+            remedy="Do not restore it: libvirt never writes these. `restore --files-only` brings back the disks alone.",
         ) from error
     except (ParseError, ValueError) as error:
         raise DomainXmlError("The archived definition cannot be read.", evidence=str(error)) from error
@@ -103,11 +103,11 @@ def rewrite(xml: str, plan: RewritePlan, *, new_mac: Callable[[], str] = random_
         names = {old_name: plan.name, old_uuid: plan.uuid}
         _separate_character_devices(devices, names, warnings)
         _separate_addresses(devices, warnings)
-    _keep_prefixes(xml)
+    keep_prefixes(xml)
     return Rewritten(tostring(root, encoding="unicode"), tuple(warnings))
 
 
-def _keep_prefixes(xml: str) -> None:
+def keep_prefixes(xml: str) -> None:
     """Programs find their metadata by namespace, people by its prefix: write those that were read."""
     for _, (prefix, uri) in iterparse(StringIO(xml), events=("start-ns",), forbid_dtd=True):
         try:
@@ -120,7 +120,7 @@ def with_identity(xml: str, *, name: str, uuid: str) -> str:
     """The same domain under another name and UUID, and nothing else changed: to try whether libvirt takes it."""
     root = parse(xml)
     _set_identity(root, name, uuid)
-    _keep_prefixes(xml)
+    keep_prefixes(xml)
     return tostring(root, encoding="unicode")
 
 

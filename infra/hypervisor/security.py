@@ -5,7 +5,9 @@ the commit: QEMU then says "Permission denied" and the guest stays on its overla
 fixed in 12.1.0; Ubuntu carries a patch, Launchpad 1554031).
 """
 
+import re
 from dataclasses import dataclass
+from xml.etree.ElementTree import Element
 
 from defusedxml.ElementTree import fromstring
 
@@ -13,6 +15,7 @@ from infra.errors import HypervisorError
 
 APPARMOR_FIXED = (12, 1, 0)
 _PATCHED = {"ubuntu"}
+_OWNER = re.compile(r"\+(\d+):\+(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +28,29 @@ class Confinement:
 
 def security_models(capabilities_xml: str) -> tuple[str, ...]:
     """The security models of `virsh capabilities`, without `none`. Raises HypervisorError for what is no XML."""
+    found = (each.findtext("model") or "" for each in _models(capabilities_xml))
+    return tuple(model for model in found if model not in {"", "none"})
+
+
+def _models(capabilities_xml: str) -> list[Element]:
     try:
-        root = fromstring(capabilities_xml, forbid_dtd=True)
+        return fromstring(capabilities_xml, forbid_dtd=True).findall("host/secmodel")
     except (SyntaxError, ValueError) as error:
         raise HypervisorError("libvirt's capabilities cannot be read.", evidence=str(error)) from error
-    found = (each.findtext("model") or "" for each in root.iterfind("host/secmodel"))
-    return tuple(model for model in found if model not in {"", "none"})
+
+
+def qemu_owner(capabilities_xml: str) -> tuple[int, int]:
+    """User and group that qemu runs as, by number; root where libvirt does not say.
+
+    libvirt's label of them is +UID:+GID (security_dac.c). Raises HypervisorError for what is no XML.
+    """
+    for model in _models(capabilities_xml):
+        labels = {each.get("type", ""): (each.text or "").strip() for each in model.iterfind("baselabel")}
+        label = labels.get("kvm") or labels.get("qemu") or ""
+        found = _OWNER.fullmatch(label) if model.findtext("model") == "dac" else None
+        if found:
+            return int(found[1]), int(found[2])
+    return 0, 0
 
 
 def confinement(models: tuple[str, ...], libvirt: tuple[int, int, int], os_release: str) -> Confinement:

@@ -4,7 +4,7 @@ A disk that is not named is not left out: libvirt gives it an overlay under a na
 disks too (tried: libvirt 9.0).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, tostring
 
@@ -38,16 +38,21 @@ def snapshot_xml(facts: DomainFacts, overlays: Sequence[Overlay], *, run_id: str
     libvirt names the overlay of a disk that is plugged in at this very moment BASE.NAME: that tells whose it is.
     """
     paths = {overlay.target: overlay.path for overlay in overlays}
+    return request_xml(f"vmborg-{run_id}.qcow2", [disk.target for disk in facts.disks], paths)
+
+
+def request_xml(name: str, targets: Iterable[str], paths: Mapping[str, str]) -> str:
+    """The request for new qcow2 overlays at `paths`, by disk target; `targets` are all disks of the domain."""
     root = Element("domainsnapshot")
-    SubElement(root, "name").text = f"vmborg-{run_id}.qcow2"
+    SubElement(root, "name").text = name
     disks = SubElement(root, "disks")
-    for disk in facts.disks:
-        if disk.target not in paths:
-            SubElement(disks, "disk", name=disk.target, snapshot="no")
+    for target in targets:
+        if target not in paths:
+            SubElement(disks, "disk", name=target, snapshot="no")
             continue
-        element = SubElement(disks, "disk", name=disk.target, snapshot="external", type="file")
+        element = SubElement(disks, "disk", name=target, snapshot="external", type="file")
         SubElement(element, "driver", type="qcow2")
-        SubElement(element, "source", file=paths[disk.target])
+        SubElement(element, "source", file=paths[target])
     return tostring(root, encoding="unicode")
 
 

@@ -24,6 +24,39 @@ _NAME = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
+class BootedDisk:
+    """One disk of a VM that runs out of an archive. Bytes."""
+
+    target: str
+    overlay: str  # takes what the guest writes, on top of the view
+    size: int  # what the guest sees
+    below: tuple[tuple[str, str], ...]  # path and format of the images of the view that it lies on
+    stored: int = 0  # what they hold, holes left out
+    cache: str = ""  # of its driver in the archived definition, and `io`: while it lies on the view it does without
+    io: str = ""
+    kept: str = ""  # the image that all of it is copied into; "" until that was asked for
+
+    @property
+    def base(self) -> str:
+        """The image of the view right below the overlay."""
+        return self.below[0][0]
+
+
+@dataclass(frozen=True, slots=True)
+class BootedVm:
+    """A VM that runs out of an archive, and all that was made for it beside the view."""
+
+    name: str
+    uuid: str
+    folder: str  # of the overlays; made for it if its name says so
+    disks: tuple[BootedDisk, ...]
+    boot_files: tuple[tuple[str, str], ...] = ()  # role (nvram, kernel, ...) and path
+    tpm: str = ""  # the folder of its TPM's state
+    keep: str = ""  # where it is moving to
+    kept: bool = False  # it is there: only overlays and view are left to be taken away
+
+
+@dataclass(frozen=True, slots=True)
 class OpenView:
     """One archive, shown on this host."""
 
@@ -35,6 +68,7 @@ class OpenView:
     place: str  # the folder of its mounts
     standing: bool = False  # it outlives its command
     mounted: str = ""  # where the guest's files are shown to the administrator
+    boot: BootedVm | None = None  # the VM that runs from it
 
 
 class OpenViews(NamedTuple):

@@ -21,13 +21,13 @@ from infra.journal.store import make_private
 from infra.manifest import MANIFEST_PATH, Manifest, parse
 from infra.model import Consistency
 from tasks.drills.files import check_files
-from tasks.drills.host import free_memory, memory_of, no_room, unsupported
 from tasks.drills.machine import Machine
 from tasks.drills.model import Candidate, Outcome, Verdict
 from tasks.drills.plan import too_much_memory
 from tasks.drills.proofs import picture_path
 from tasks.drills.under_way import UnderWay, under_way
 from tasks.restore import Mode, Request, Restored, Wish, restore
+from tasks.suits import free_memory, memory_of, no_room, unsupported
 from tasks.units import size
 
 logger = logging.getLogger("vmborg.drill")

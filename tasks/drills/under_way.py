@@ -111,7 +111,7 @@ def take_away_dead(config: Config, *, only: str | None = None) -> list[TakenAway
     """
     done: list[TakenAway] = []
     problems: list[JournalError] = []
-    for path in sorted((config.state.drills / "open").glob("*.json")):
+    for path in _paths(config):
         try:
             drill = _open_drill(path)
         except JournalError as error:
@@ -124,6 +124,15 @@ def take_away_dead(config: Config, *, only: str | None = None) -> list[TakenAway
             raise problem
         logger.error("%s", problem)
     return done
+
+
+def open_drills(config: Config) -> list[UnderWay]:
+    """The drills that are at work, or died. Raises JournalError if an entry cannot be read."""
+    return [_open_drill(path) for path in _paths(config)]
+
+
+def _paths(config: Config) -> list[Path]:
+    return sorted((config.state.drills / "open").glob("*.json"))
 
 
 def _take_away_dead(config: Config, drill: UnderWay) -> TakenAway:

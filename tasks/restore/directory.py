@@ -5,15 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from infra.errors import TargetExists, VmborgError
-from infra.hypervisor.restore_dangers import TrustFacts
-from infra.hypervisor.restore_trust import check_trust, packaged_emulators
-from infra.hypervisor.restore_xml import rewrite
+from infra.hypervisor.restore_trust import packaged_emulators
 from infra.manifest import ARCHIVE_DIR
 from tasks.restore import files
-from tasks.restore.host import missing_sources
+from tasks.restore.definition import Vouched, fitting_definition
 from tasks.restore.job import Done, Job, link, stage
 from tasks.restore.model import Host, Plan
-from tasks.restore.plan import make_plan, rewrite_plan
+from tasks.restore.plan import make_plan
 from tasks.restore.workspace import STAGING_PREFIX, leftovers, remove_tree
 
 DEFINITION = "define.xml"
@@ -69,10 +67,8 @@ def _write_definition(job: Job, plan: Plan, final: Mapping[str, str], directory:
     """A definition that names the extracted files; "" when the archived one cannot be used, or is not trusted."""
     xml, wish = job.opened.xml, job.wish
     paths = {**final, **{file.archive_path: file.target for _, file in plan.boot_files}}
-    missing = missing_sources(xml, covered={chain.target for chain in plan.chains})
     try:
-        result = rewrite(xml, rewrite_plan(plan, paths=paths, missing_media=missing))
-        check_trust(result.xml, TrustFacts(packaged_emulators(xml), plan.found_at(paths)), allow=wish.allow)
+        result = fitting_definition(xml, plan, paths, Vouched(packaged_emulators(xml), allow=wish.allow))
     except VmborgError as error:
         job.warnings.append(f"no definition was written: {error.brief} {error.evidence}".strip())
         return ""

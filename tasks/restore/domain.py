@@ -7,18 +7,17 @@ from pathlib import Path
 
 from infra.errors import RestoreError, TargetExists, VmborgError
 from infra.hypervisor.connection import Domain, Hypervisor
-from infra.hypervisor.restore_dangers import TrustFacts
-from infra.hypervisor.restore_trust import check_trust, emulators
-from infra.hypervisor.restore_xml import rewrite, with_identity
+from infra.hypervisor.restore_trust import emulators
+from infra.hypervisor.restore_xml import with_identity
 from infra.journal.locks import domain_lock
 from infra.journal.store import Journal
 from tasks.restore import files
 from tasks.restore.checks import require_device_consent
+from tasks.restore.definition import Vouched, fitting_definition
 from tasks.restore.devices import require_devices, write_devices
 from tasks.restore.host import (
     Observed,
     by_uuid,
-    missing_sources,
     observe,
     require_name_free,
     require_replaceable,
@@ -26,7 +25,7 @@ from tasks.restore.host import (
 )
 from tasks.restore.job import Done, Job, link, stage
 from tasks.restore.model import Mode, Plan, Rule
-from tasks.restore.plan import make_plan, rewrite_plan
+from tasks.restore.plan import make_plan
 from tasks.restore.workspace import remove_tree
 
 
@@ -85,17 +84,11 @@ class _Restore:
 
     def _definition(self, plan: Plan, paths: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
         """The definition with these paths by archive path, and its warnings. Raises UnsafeArchive."""
-        opened = self.job.opened
-        missing = missing_sources(opened.xml, covered={chain.target for chain in plan.chains})
-        result = rewrite(opened.xml, rewrite_plan(plan, paths=paths, missing_media=missing))
-        facts = TrustFacts(
-            emulators=emulators(self.hypervisor.capabilities_xml()),
-            placed=plan.found_at(paths),
-            current_xml=self.observed.host.current_xml,
-            copy=not self._in_place,
+        vouched = Vouched(
+            emulators(self.hypervisor.capabilities_xml()), self.observed.host.current_xml, self.job.wish.allow
         )
-        check_trust(result.xml, facts, allow=self.job.wish.allow)
-        return result.xml, result.warnings
+        made = fitting_definition(self.job.opened.xml, plan, paths, vouched)
+        return made.xml, made.warnings
 
     def _try(self, xml: str) -> None:
         """Have libvirt take the definition under a name of its own: what it refuses, no guest is stopped for."""

@@ -178,7 +178,7 @@ def check_header(image: ManifestImage, path: Path, *, last: bool) -> None:
         raise UnsafeArchive(
             "An image of the archive needs a file that the manifest does not name.",
             evidence=f"{image.archive_path} has {outside}",
-            remedy="Do not use it unless you know why; --files-only brings back the files alone.",
+            remedy="Do not use it unless you know why; `restore --files-only` brings back the files alone.",
         )
 
 

@@ -15,6 +15,7 @@ from infra.config.models import Config
 from infra.errors import ArchiveNotFound, DomainNotFound, HypervisorError
 from infra.hypervisor.connection import Domain, Hypervisor
 from infra.retention.retired import Sight
+from tasks.boot.known import users_of_repository
 from tasks.repositories import open_repository
 from tasks.retention.model import Pruned
 from tasks.retention.outlook import Outlook, View, plan_repository
@@ -58,6 +59,11 @@ def forbidden(config: Config, name: str) -> str:
     return ""
 
 
+def _in_use(config: Config, name: str) -> str:
+    vms = ", ".join(users_of_repository(config, name))
+    return f"VMs run out of its archives: {vms} (vmborg boot --keep, or --discard)" if vms else ""
+
+
 def look(config: Config, name: str, view: View, *, patient: bool) -> tuple[Repository, Outlook]:
     """Read a repository and plan. `patient` waits for a writer; else its lock is read past. Raises BorgError."""
     repository = open_repository(config, name, to_prune=not forbidden(config, name))
@@ -68,7 +74,7 @@ def look(config: Config, name: str, view: View, *, patient: bool) -> tuple[Repos
 def prune_repository(config: Config, name: str, view: View, *, dry_run: bool = False) -> Pruned:
     """Plan, and carry it out unless something forbids it. Raises BorgError's subtypes, ConfigError, JournalError."""
     settings = config.repositories[name]
-    withheld = "dry run" if dry_run else forbidden(config, name)
+    withheld = "dry run" if dry_run else forbidden(config, name) or _in_use(config, name)
     repository, outlook = look(config, name, view, patient=not withheld)
     notes = (
         () if dry_run else _mark(repository, outlook, may_delete=not (settings.append_only and forbidden(config, name)))

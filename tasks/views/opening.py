@@ -1,6 +1,7 @@
 """The way from a VM's name to an open view of one of its archives."""
 
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,9 +17,10 @@ from tasks.restore.archive import LATEST, Opened, open_archive
 from tasks.restore.find import find_archive
 from tasks.restore.job import Request
 from tasks.restore.model import Mode, Wish
-from tasks.views.view import PLACES, close_view, work_folder
+from tasks.views.view import PLACES, close_view, show_archive, work_folder
 
 Say = Callable[[str], None]
+Close = Callable[[OpenView, ViewJournal], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,14 @@ def chosen_archive(
     archive: str = LATEST,
     repository: str = "",
     say: Say = lambda _text: None,
+    close: Close = close_view,
+    show: tuple[int, int] | None = None,
 ) -> Generator[Chosen]:
     """Find the archive and read what it says of itself, and hold its view for the block.
 
-    When the block fails all that was made is taken away. Raises what `find_archive` and `open_archive` raise.
+    With `show`, a user and a group, the archive is mounted for them meanwhile, and `open_view` finds it there: nothing
+    of it is looked at through the mount before its items were. When the block fails all that was made is taken away, by
+    `close`. Raises what `find_archive` and `open_archive` do, and `open_view`.
     """
     journal = ViewJournal(config.state.views)
     request = Request(vm, Wish(Mode.FILES), archive, repository)
@@ -65,12 +71,17 @@ def chosen_archive(
         stack.enter_context(journal.hold(number))
         journal.write(entry)
         work = work_folder(entry, journal)
+        beside = ThreadPoolExecutor(1)
         try:
             work.mkdir(mode=0o700)
+            mounting = beside.submit(show_archive, found.repository, entry, journal, owner=show) if show else None
             opened = open_archive(found.repository, found.archive, work)
+            if mounting is not None:
+                mounting.result()
             yield Chosen(found.repository, opened, entry, journal)
         except BaseException:
-            close_view(journal.read(number) or entry, journal)
+            beside.shutdown()  # what is being mounted has to be there when it is taken away
+            close(journal.read(number) or entry, journal)
             raise
 
 

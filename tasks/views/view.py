@@ -87,14 +87,10 @@ def open_view(
     JournalError, StorageError and borg's typed errors.
     """
     journal.write(entry)
-    place = Path(entry.place)
-    logs = journal.directory
-    _make(place.parent, 0o711)
-    _make(place, 0o711)
+    place, logs = Path(entry.place), journal.directory
     archive = place / _ARCHIVE
-    _make(archive, 0o700)
-    log = logs / f"{entry.number}.borg.log"
-    mount_archive(repository, entry.archive, archive, owner=owner, log=log, lock=lock)
+    if not os.path.ismount(archive):
+        show_archive(repository, entry, journal, owner=owner, lock=lock)
     segments = [
         JoinedDisk(disk.target, f"{archive}/{disk.archive_path}", disk.virtual_size, disk.segment)
         for disk in manifest.disks
@@ -104,6 +100,17 @@ def open_view(
         _make(place / _DISKS, 0o700)
         joined_disks(place / _DISKS, segments, owner=owner, log=logs / f"{entry.number}.disks.log")
     return View(entry, view_disks(entry.place, manifest))
+
+
+def show_archive(
+    repository: Repository, entry: OpenView, journal: ViewJournal, *, owner: tuple[int, int], lock: bool = False
+) -> None:
+    """The first part of `open_view`: borg's mount alone. The entry is in the journal. Raises as `open_view`."""
+    place = Path(entry.place)
+    for directory, mode in ((place.parent, 0o711), (place, 0o711), (place / _ARCHIVE, 0o700)):
+        _make(directory, mode)
+    log = journal.directory / f"{entry.number}.borg.log"
+    mount_archive(repository, entry.archive, place / _ARCHIVE, owner=owner, log=log, lock=lock)
 
 
 def _make(directory: Path, mode: int) -> None:
@@ -127,7 +134,7 @@ def is_alive(view: OpenView) -> bool:
 
 def _answers(mount: Path) -> bool:
     try:
-        os.listdir(mount)  # noqa: PTH208 - that it can be done is what is asked
+        os.statvfs(mount)  # the server is asked each time; a listing may come from the kernel's memory
     except OSError:
         return False
     return str(mount) in _mounts()

@@ -1,7 +1,7 @@
 """Run the bench: python -m tests.bench [PART] [--write FILE]. Exit code 1 when a bound is missed.
 
-PART is dumps, retention, changed, chunks or scale; `story N SEED` is no measurement, but a test of so many backups, and
-`scale HOSTS VMS SECONDS` a smaller or larger night.
+PART is dumps, retention, changed, chunks, boot or scale; `story N SEED` is no measurement, but a test of so many
+backups, `scale HOSTS VMS SECONDS` a smaller or larger night, and `boot DATA_MIB DISK_GIB` boots of smaller disks.
 
 The article's way is run with its own commands on the same disk of the same guest, in the same run, in turn with ours.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.bench import changed, chunks, dumps, retention
+from tests.bench import boot, changed, chunks, dumps, retention
 from tests.bench.figures import Figure, absolute, ratio, speed, table, write_between
 from tests.bench.scale import measure as scale
 from tests.bench.world import BIN, MIB, NAME, URI, Timed, World, build, drop_caches, say, usual_read_ahead
@@ -29,31 +29,35 @@ CHANGE = 38 * MIB  # about 1 % of the data, clustered
 ROUNDS = 3
 
 
-USAGE = """usage: python -m tests.bench [dumps|changed|chunks|scale] [--write FILE]
+USAGE = """usage: python -m tests.bench [dumps|changed|chunks|boot|scale] [--write FILE]
        python -m tests.bench retention
        python -m tests.bench story BACKUPS SEED
-       python -m tests.bench scale HOSTS VMS SECONDS"""
+       python -m tests.bench scale HOSTS VMS SECONDS
+       python -m tests.bench boot DATA_MIB DISK_GIB"""
 
 
 def main(arguments: list[str]) -> int:
     """Measure, print, write; return the exit code."""
     match arguments:
         case ["story", backups, seed]:
-            return changed.story(int(backups), int(seed))
+            code = changed.story(int(backups), int(seed))
         case ["scale", hosts, vms, seconds]:
-            return scale.main(None, scale.Plan(int(hosts), int(vms), float(seconds)))
+            code = scale.main(None, scale.Plan(int(hosts), int(vms), float(seconds)))
+        case ["boot", data, disk] if data.isdecimal() and disk.isdecimal():
+            code = boot.main(None, data=int(data) * MIB, disk_gib=int(disk))
         case ["retention"]:
-            return retention.main()
-        case [("dumps" | "changed" | "chunks" | "scale") as part, *rest] if not rest or (
+            code = retention.main()
+        case [("dumps" | "changed" | "chunks" | "boot" | "scale") as part, *rest] if not rest or (
             rest[0] == "--write" and len(rest) == 2
         ):
-            parts = {"dumps": dumps.main, "changed": changed.main, "chunks": chunks.main, "scale": scale.main}
-            return parts[part](Path(rest[1]) if rest else None)
+            parts = {"dumps": dumps, "changed": changed, "chunks": chunks, "boot": boot, "scale": scale}
+            code = parts[part].main(Path(rest[1]) if rest else None)
         case [] | ["--write", _]:
-            return against_the_article(Path(arguments[1]) if arguments else None)
+            code = against_the_article(Path(arguments[1]) if arguments else None)
         case _:
             print(USAGE)
-            return 2
+            code = 2
+    return code
 
 
 def against_the_article(target: Path | None) -> int:

@@ -3,7 +3,7 @@
 import pytest
 
 from infra.errors import HypervisorError
-from infra.hypervisor.security import confinement, security_models
+from infra.hypervisor.security import confinement, qemu_owner, security_models
 
 CAPABILITIES = """<capabilities><host><cpu><arch>x86_64</arch></cpu>
 <secmodel><model>{model}</model><doi>0</doi></secmodel>
@@ -40,3 +40,12 @@ def test_nonsense_is_an_error(text: str) -> None:
     """Capabilities that are no plain XML are a typed error."""
     with pytest.raises(HypervisorError):
         security_models(text)
+
+
+def test_qemu_s_user_is_the_label_that_libvirt_gives() -> None:
+    """By number; root where libvirt has no such label, or speaks of names."""
+    found = CAPABILITIES.format(model="apparmor")
+    assert qemu_owner(found) == (64055, 994)
+    assert qemu_owner(found.replace("kvm", "qemu")) == (64055, 994)
+    assert qemu_owner(found.replace("+64055:+994", "qemu:kvm")) == (0, 0)
+    assert qemu_owner("<capabilities><host/></capabilities>") == (0, 0)

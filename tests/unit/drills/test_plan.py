@@ -6,11 +6,11 @@ import pytest
 
 from infra.config.drills import DrillsConfig
 from tasks.catalogue import VmArchive
-from tasks.drills.host import memory_of, no_room, unsupported
 from tasks.drills.model import Candidate
 from tasks.drills.plan import candidates, fits_time, in_order, is_due, is_overdue, too_large
 from tasks.drills.proofs import NONE, Proof
 from tasks.drills.signs import asks_for_passphrase, lines_of, sign_of_death
+from tasks.suits import memory_of, no_room, unsupported
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 DAY = timedelta(days=1)
