@@ -11,14 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from infra.errors import CommandFailed, DiskMissing, ImageError
-from infra.hypervisor.image_info import (
-    CheckResult,
-    ImageInfo,
-    is_local_path,
-    obstacle,
-    parse_check,
-    parse_info,
-)
+from infra.hypervisor.image_info import CheckResult, ImageInfo, is_local_path, obstacle, parse_check, parse_info
 from infra.model import Image, ImageKind
 from infra.process import describe, run
 
