@@ -154,7 +154,7 @@ def remove_tree(path: Path) -> None:
 def leftovers(directories: Iterable[Path]) -> tuple[Path, ...]:
     """Staging directories that killed restores left behind; those of running ones are not among them."""
     found = {path for each in directories if each.is_dir() for path in each.glob(f"{STAGING_PREFIX}*")}
-    return tuple(sorted(path for path in found if _is_abandoned(path)))
+    return tuple(sorted(path for path in found if is_abandoned(path)))
 
 
 def former_files(directories: Iterable[Path]) -> tuple[tuple[Path, Path], ...]:
@@ -163,7 +163,8 @@ def former_files(directories: Iterable[Path]) -> tuple[tuple[Path, Path], ...]:
     return tuple(sorted((path, path.with_name(path.name.partition(OLD_MARK)[0])) for path in found))
 
 
-def _is_abandoned(path: Path) -> bool:
+def is_abandoned(path: Path) -> bool:
+    """Whether a directory is there and nobody holds its lock any more: the kernel takes it from whoever ends."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:

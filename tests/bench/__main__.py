@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from tests.bench import boot, changed, chunks, dumps, retention
-from tests.bench.figures import Figure, absolute, ratio, speed, table, write_between
+from tests.bench.figures import Figure, absolute, conclude, ratio, speed
 from tests.bench.scale import measure as scale
 from tests.bench.world import BIN, MIB, NAME, URI, Timed, World, build, drop_caches, say, usual_read_ahead
 from tests.e2e.prefect_server import running_server
@@ -73,11 +73,7 @@ def against_the_article(target: Path | None) -> int:
                 guest.undefine()
     finally:
         daemons.stop()
-    text = table(figures)
-    print(text)
-    if target:
-        write_between(target, MARKS, text)
-    return 0 if all(figure.kept for figure in figures) else 1
+    return conclude(figures, target, MARKS)
 
 
 def measure(world: World, guest: Guest) -> list[Figure]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.bench import world as worlds
 from tests.bench.changed import replace_policy
-from tests.bench.figures import Figure, ratio, table, write_between
+from tests.bench.figures import Figure, conclude, ratio
 from tests.bench.world import MIB, NAME, URI, World, build, drop_caches, say
 from tests.guests import Guest, ensure_daemons, image_dir, virsh
 
@@ -32,11 +32,7 @@ def main(target: Path | None, *, data: int = 4 * GIB, disk_gib: int = 16) -> int
             figures = [*_much(root / "much", data), *_large(root / "large", data // 16, disk_gib)]
     finally:
         daemons.stop()
-    text = table(figures, theirs="its own disk")
-    print(text)
-    if target:
-        write_between(target, MARKS, text)
-    return 0 if all(figure.kept for figure in figures) else 1
+    return conclude(figures, target, MARKS, theirs="its own disk")
 
 
 def _much(root: Path, data: int) -> Iterator[Figure]:

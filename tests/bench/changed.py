@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from infra.borg.client import Repository
 from tests.bench import virtnbd
 from tests.bench import world as worlds
-from tests.bench.figures import Figure, absolute, ratio, table, unbound, write_between
+from tests.bench.figures import Figure, absolute, conclude, ratio, unbound
 from tests.bench.world import MIB, World, build, say
 from tests.guests import Guest, ensure_daemons, image_dir
 from tests.integration.segments.disk import BackedUpDisk
@@ -39,11 +39,7 @@ def main(target: Path | None) -> int:
                 guest.undefine()
     finally:
         daemons.stop()
-    text = table(figures, theirs="others")
-    print(text)
-    if target:
-        write_between(target, MARKS, text)
-    return 0 if all(figure.kept for figure in figures) else 1
+    return conclude(figures, target, MARKS, theirs="others")
 
 
 def _with_a_guest(world: World, guest: Guest) -> list[Figure]:

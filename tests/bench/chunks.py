@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from infra.process import run
 from tests.bench.changed import new_repository
-from tests.bench.figures import write_between
+from tests.bench.figures import tell
 from tests.bench.world import MIB, drop_caches, say
 from tests.integration.segments.disk import BackedUpDisk
 from tests.integration.segments.images import qemu_io
@@ -47,9 +47,7 @@ def main(target: Path | None) -> int:
                 with TemporaryDirectory(dir=folder) as place:
                     _measure(Path(place), pattern, size, found[name])
     text = _table(found)
-    print(text)
-    if target:
-        write_between(target, MARKS, text)
+    tell(text, target, MARKS)
     return 0
 
 

@@ -20,7 +20,7 @@ from infra.borg.client import Repository
 from infra.borg.plain_files import create_files
 from infra.ssh.connection import connect
 from infra.ssh.endpoint import Endpoint, parse_host_key
-from tests.bench.figures import Figure, absolute, table, write_between
+from tests.bench.figures import Figure, absolute, conclude
 from tests.bench.figures import speed as ratio_of
 from tests.bench.world import BIN, MIB, timed
 from tests.integration.dumps.servers import Sshd, sshd
@@ -40,11 +40,7 @@ def main(target: Path | None) -> int:
         with sshd(root / "sshd") as server:
             figures = [*speed(root, server), *memory(root, server), long_streams(server)]
         figures.append(storing(root))
-    text = table(figures, theirs="others")
-    print(text)
-    if target:
-        write_between(target, MARKS, text)
-    return 0 if all(figure.kept for figure in figures) else 1
+    return conclude(figures, target, MARKS, theirs="others")
 
 
 def _say(text: str) -> None:

@@ -58,6 +58,21 @@ def write_between(path: Path, marks: tuple[str, str], text: str) -> None:
     path.write_text(f"{before}{marks[0]}\n{text}\n{marks[1]}{after}", encoding="utf-8")
 
 
+def tell(text: str, target: Path | None, marks: tuple[str, str]) -> None:
+    """Print a table, and put it into a page if one is named."""
+    print(text)
+    if target:
+        write_between(target, marks, text)
+
+
+def conclude(
+    figures: Sequence[Figure], target: Path | None, marks: tuple[str, str], *, theirs: str = "article's commands"
+) -> int:
+    """Tell what was measured; the exit code."""
+    tell(table(figures, theirs=theirs), target, marks)
+    return 0 if all(figure.kept for figure in figures) else 1
+
+
 def table(figures: Sequence[Figure], *, theirs: str = "article's commands") -> str:
     """A Markdown table."""
     lines = [

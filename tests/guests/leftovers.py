@@ -13,6 +13,7 @@ import defusedxml.ElementTree as SafeET
 
 from infra.errors import CommandFailed
 from infra.process import run
+from tasks.restore.workspace import is_abandoned
 from tests.guests.guest import Guest
 from tests.guests.virsh import virsh
 
@@ -46,7 +47,7 @@ def remove_leftovers(uri: str) -> list[str]:
     """
     removed: list[str] = []
     with _locked(IMAGES):
-        folders = [folder for folder in sorted(IMAGES.glob(f"{_PREFIX}*")) if not _in_use(folder)]
+        folders = [folder for folder in sorted(IMAGES.glob(f"{_PREFIX}*")) if is_abandoned(folder)]
         for uuid in virsh(uri, "list", "--all", "--uuid").split() if folders else ():
             with suppress(CommandFailed):  # gone since: another run's
                 xml = virsh(uri, "dumpxml", uuid, "--security-info")
@@ -71,17 +72,6 @@ def _files(domain: ET.Element) -> list[Path]:
     """All files that it names: its disks, its serial log, its firmware's variables."""
     named = [element.get(key) for element in domain.iter("source") for key in ("file", "path")]
     return [Path(name) for name in (*named, domain.findtext("./os/nvram")) if name]
-
-
-def _in_use(folder: Path) -> bool:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 
 from infra.process import Child, spawn
-from tests.bench.figures import write_between
+from tests.bench.figures import tell
 from tests.bench.scale.hosts import AROUND, AROUND_S
 from tests.bench.scale.servers import Server, postgres_server, sqlite_server
 from tests.bench.world import say
@@ -83,9 +83,7 @@ def main(target: Path | None, plan: Plan = Plan()) -> int:
             with serving(root) as server:
                 columns[name], failed = night(server, plan, root)
     text = _table(columns)
-    print(text)
-    if target:
-        write_between(target, MARKS, text)
+    tell(text, target, MARKS)
     return 1 if failed else 0
 
 
