@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -101,7 +101,7 @@ def held_backup(site: Site, guest: Guest, *, expect: int = 0) -> Generator[Child
             wait_for(lambda: all(".vmborg-" in path for path in sources(guest).values()), timeout=10, what="overlays")
             yield process
         finally:
-            if creating.is_running():
+            with suppress(psutil.NoSuchProcess):  # a signal may have ended it, at any moment
                 creating.resume()
         _, errors = process.popen.communicate(timeout=120)
         assert process.popen.returncode == expect, errors
