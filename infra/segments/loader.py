@@ -62,6 +62,7 @@ class Loader:
         self._size = max((source.segment for source in sources), default=1)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="load")
         self._loaded: OrderedDict[tuple[int, int], tuple[Future[memoryview | None], mmap]] = OrderedDict()
+        self._last = (-1, -1)  # what was asked for last
         self.read_bytes = 0
 
     def content(self, disk: int, number: int) -> memoryview | None:
@@ -69,6 +70,8 @@ class Loader:
         known = self._loaded.get((disk, number))
         if known is None:
             known = self._begin(disk, number)
+        if (disk, number) != self._last:
+            self._last = disk, number
             self._read_ahead(disk, number)
         return known[0].result()
 
