@@ -1,11 +1,14 @@
 """`vmborg deploy` against a real Prefect server: what it makes, changes, removes and leaves alone."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.events.actions import DoNothing
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
 from deployments.registry.changes import Changes
 from deployments.registry.deploy import deploy
@@ -73,6 +76,18 @@ class Host:
         flows = {flow["id"]: flow["name"] for flow in self.dashboard.ask("flows")}
         return {flows[each["flow_id"]]: each for each in found}
 
+    def withdraw(self) -> None:
+        """Remove its deployments."""
+        for row in self.there().values():
+            self.dashboard.delete(f"deployments/{row['id']}")
+
+    def alerts(self) -> dict[str, Any]:
+        """The key `alerts` with a receiver."""
+        address = self.root / "address"
+        address.touch(mode=0o600)
+        address.write_text("http://127.0.0.1:9/", encoding="ascii")
+        return {"receivers": {"ops": {"url": {"file": str(address)}}}}
+
 
 @pytest.fixture
 def host(prefect_server: str, tmp_path: Path, request: pytest.FixtureRequest) -> Any:
@@ -80,8 +95,7 @@ def host(prefect_server: str, tmp_path: Path, request: pytest.FixtureRequest) ->
     name = request.node.name.replace("_", "-")[5:40]
     host = Host(tmp_path, prefect_server, name)
     yield host
-    for each in host.there().values():
-        host.dashboard.delete(f"deployments/{each['id']}")
+    host.withdraw()
     for limit in host.dashboard.ask("v2/concurrency_limits"):
         if limit["name"].startswith(f"vmborg-repository:{name}:"):
             host.dashboard.delete(f"v2/concurrency_limits/{limit['id']}")
@@ -143,8 +157,7 @@ def test_what_is_not_named_any_more_is_removed(host: Host) -> None:
         assert set(host.there()) == {*ALWAYS, "prune"}
         assert "pull-dumps" in neighbour.there()
     finally:
-        for row in neighbour.there().values():
-            host.dashboard.delete(f"deployments/{row['id']}")
+        neighbour.withdraw()
 
 
 def test_the_limit_of_a_repository_goes_with_it(host: Host) -> None:
@@ -194,6 +207,48 @@ def test_what_somebody_changed_is_put_right(host: Host) -> None:
         client.update_deployment_schedule(row.id, row.schedules[0].id, active=False)
     assert host.deploy()["updated"] == host.keys("prune")
     assert host.there()["prune"]["schedules"][0]["active"]
+
+
+def test_alerts_are_not_made_twice_where_there_are_many(host: Host) -> None:
+    """The server tells 200 automations in one answer; forty hosts have as many, and others than vmborg have some."""
+    with host.client() as client:
+        others = [client.create_automation(_somebodys(f"a {host.name} {number}")) for number in range(200)]
+        try:
+            host.configure(alerts=host.alerts())
+            created = host.call().document["created"]
+            assert sum(each.startswith("automation ") for each in created) == 5
+            assert host.call().document["unchanged"] == created
+            assert sum(each.startswith("automation ") for each in host.deploy()["removed"]) == 4
+        finally:
+            for other in others:
+                client.delete_automation(other)
+
+
+def _somebodys(name: str) -> AutomationCore:
+    trigger = EventTrigger(expect={f"nothing.{name}"}, posture=Posture.Reactive)
+    return AutomationCore(name=name, trigger=trigger, actions=[DoNothing()])
+
+
+def test_hosts_may_be_deployed_at_once_for_the_first_time(host: Host) -> None:
+    """Three that back up into one repository: each makes its limit, or finds that it is there."""
+    hosts = [Host(host.root, host.api, f"{host.name}-{number}") for number in range(3)]
+    shared = {"main": {"location": f"ssh://borg@{host.name}.example/./main", "encryption": "none"}}
+    for each in hosts:
+        each.configure(repositories=shared, alerts=host.alerts())
+    limit = limit_name(load(hosts[0].config), "main")
+    try:
+        with ThreadPoolExecutor() as threads:
+            first = list(threads.map(Host.call, hosts))
+        assert [call.code for call in first] == [0, 0, 0], "\n".join(call.stderr for call in first)
+        second = [each.call().document for each in hosts]
+        assert [(then["created"], then["updated"]) for then in second] == [([], [])] * 3
+        limits = [row["name"] for row in host.dashboard.ask("v2/concurrency_limits")]
+        assert limits.count(limit) == 1
+    finally:
+        for each in hosts:
+            each.withdraw()
+        with host.client() as client:
+            client.delete_global_concurrency_limit_by_name(limit)
 
 
 def test_without_a_server_nothing_is_deployed(host: Host) -> None:
