@@ -196,6 +196,7 @@ def verify_archive(job: BackupJob, point: FrozenPoint, repository: Repository, c
         original=created.original_size,
         stored=created.deduplicated_size,
         seconds=created.seconds,
+        repository_size=created.repository_size,
     )
 
 

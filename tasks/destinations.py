@@ -29,6 +29,7 @@ class ArchiveFigures:
     original: int
     stored: int
     seconds: float
+    repository_size: int  # all that the repository holds by now
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from tasks.domains import FrozenPoint
 from tasks.growth import record
 from tasks.job import BackupJob
 from tasks.policy import step, vm_key
+from tasks.space import remember_told
 from tasks.units import size
 
 logger = logging.getLogger("vmborg.backup")
@@ -82,11 +83,18 @@ def publish(job: BackupJob, point: FrozenPoint, destinations: Destinations, reco
         repositories=tuple(repository_result(each) for each in destinations),
         stale=point.reading.doubts,
     )
+    remember_told(job.config, destinations, job.started)
     create_table_artifact(
         key=vm_key("backup", job.name, job.uuid),
         table=[_row(disk, result) for disk in result.disks],
         description=_describe(result),
     )
+    _emit_created(job, result)
+    logger.info("archive %s holds %d bytes, %d of them new", result.archive, result.original, result.stored)
+    return result
+
+
+def _emit_created(job: BackupJob, result: BackupResult) -> None:
     emit_event(
         event=ARCHIVE_CREATED,
         resource={
@@ -95,8 +103,6 @@ def publish(job: BackupJob, point: FrozenPoint, destinations: Destinations, reco
         },
         payload={"archive": result.archive, "partial": result.partial, "consistency": result.consistency},
     )
-    logger.info("archive %s holds %d bytes, %d of them new", result.archive, result.original, result.stored)
-    return result
 
 
 def _growth(job: BackupJob, figures: ArchiveFigures) -> str:

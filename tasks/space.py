@@ -1,16 +1,25 @@
-"""How full a repository's file system gets, and when: one sample a day is kept on the host that has it."""
+"""How full a repository gets, and when: one sample of its space is kept a day.
 
+The file system of a local one is asked. Of one on a server borg tells the size after each backup; what may be stored
+there at most nobody tells, so the configuration says it (`capacity`).
+"""
+
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from infra.config.models import Config
+from infra.errors import JournalError
 from infra.journal.facts import read_facts, write_facts
 from infra.model import StateDir
-from tasks.health import Finding, Health
+from tasks.destinations import Destinations
+from tasks.health import Finding, Health, failed
 from tasks.upkeep import file_sizes, moment, stamp
+
+logger = logging.getLogger("vmborg.space")
 
 _KEPT = 400  # days
 _LOOK_BACK = timedelta(days=30)
@@ -24,13 +33,13 @@ class Sample:
 
     time: datetime
     size: int  # of the repository
-    free: int  # of its file system
-    total: int
+    free: int  # of its file system, or of its server's `capacity`; 0 if that is not known
+    total: int  # the same; 0 if it is not known
 
     @property
     def used(self) -> int:
-        """What everybody has put on the file system."""
-        return self.total - self.free
+        """What everybody has put on the file system; of one on a server what vmborg has."""
+        return self.total - self.free if self.total else self.size
 
 
 def measure(config: Config, repository: str, now: datetime) -> Sample | None:
@@ -43,16 +52,50 @@ def measure(config: Config, repository: str, now: datetime) -> Sample | None:
 
 
 def space_findings(config: Config) -> Iterator[Finding]:
-    """A critical finding for each repository of this host whose file system is nearly full."""
-    for name, repository in config.repositories.items():
-        if not repository.location.startswith("/") or not Path(repository.location).is_dir():
+    """A critical finding for each repository that is nearly full."""
+    for name in config.repositories:
+        subject = f"repository {name}"
+        try:
+            free, total, of = _room(config, name)
+        except JournalError as error:
+            yield failed(error, subject=subject, check="space", health=Health.UNKNOWN)
             continue
-        usage = shutil.disk_usage(repository.location)
-        percent = 100 * usage.free // max(usage.total, 1)
+        percent = 100 * free // total if total else 100
         if percent < config.alerts.min_free:
-            text = f"only {percent} % of its file system are free"
+            text = f"only {percent} % of its {of} are free"
             remedy = "Make room, add space, or let prune keep less."
-            yield Finding(Health.CRITICAL, f"repository {name}", "space", text, remedy)
+            yield Finding(Health.CRITICAL, subject, "space", text, remedy)
+
+
+def _room(config: Config, repository: str) -> tuple[int, int, str]:
+    """Bytes free, bytes in all (0: not known), and of what."""
+    location = config.repositories[repository].location
+    if location.startswith("/"):
+        usage = shutil.disk_usage(location) if Path(location).is_dir() else None
+        return (usage.free, usage.total, "file system") if usage else (0, 0, "")
+    kept = known(config, repository)
+    return (kept[-1].free, kept[-1].total, "capacity") if kept else (0, 0, "")
+
+
+def remember_told(config: Config, destinations: Destinations, when: datetime) -> None:
+    """Keep the sizes that borg told after a backup of the repositories on servers. What goes wrong is only logged."""
+    for each in destinations:
+        remote = config.repositories[each.name].location.startswith("ssh://")
+        if not remote or each.figures is None or not each.figures.repository_size:
+            continue
+        try:
+            remember(config.state, each.name, Sample(when, each.figures.repository_size, 0, 0))
+        except JournalError as error:
+            logger.warning("the space of the repository %s is not known: %s", each.name, error.brief)
+
+
+def known(config: Config, repository: str) -> list[Sample]:
+    """What was kept of one, oldest first; that of a server with its `capacity`. Raises JournalError."""
+    capacity = config.repositories[repository].capacity
+    kept = samples(config.state, repository)
+    if not capacity:
+        return kept
+    return [replace(each, free=max(capacity - each.size, 0), total=int(capacity)) for each in kept]
 
 
 def remember(state: StateDir, repository: str, sample: Sample) -> list[Sample]:
@@ -75,7 +118,7 @@ def samples(state: StateDir, repository: str) -> list[Sample]:
 
 
 def growth(kept: Sequence[Sample]) -> float | None:
-    """By how many bytes a day the file system's use grows, by least squares over 30 days. Pure.
+    """By how many bytes a day its use grows, by least squares over 30 days. Pure.
 
     None as long as the samples reach back less than a day: the first backups say nothing about the usual ones.
     """
@@ -89,9 +132,9 @@ def growth(kept: Sequence[Sample]) -> float | None:
 
 
 def days_left(kept: Sequence[Sample]) -> float | None:
-    """Days until the file system is full at this pace; None if that is not known or it does not grow. Pure."""
+    """Days until it is full at this pace; None if that is not known or it does not grow. Pure."""
     pace = growth(kept)
-    return kept[-1].free / pace if pace and pace > 0 else None
+    return kept[-1].free / pace if pace and pace > 0 and kept[-1].total else None
 
 
 def _path(state: StateDir, repository: str) -> Path:

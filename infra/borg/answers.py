@@ -53,6 +53,7 @@ class CreateResult:
     deduplicated_size: int  # new in the repository
     seconds: float
     read_bytes: int  # read by borg's process in all, its caches among it
+    repository_size: int = 0  # all that the repository holds by now, deduplicated and compressed; 0: not told
     stopped: bool = False
     files: dict[str, str] = field(default_factory=dict[str, str])  # path given to borg: its status letter
 
@@ -86,12 +87,14 @@ class CreateWatch:
 def create_result(done: Finished, watch: CreateWatch) -> CreateResult:
     """Read what `borg create --json` printed. Raises ArchiveIncomplete as `watch` tells."""
     watch.require_clean()
-    stats: dict[str, Any] = json.loads(done.stdout)["archive"]["stats"]
+    said: dict[str, Any] = json.loads(done.stdout)
+    stats = said["archive"]["stats"]
     return CreateResult(
         original_size=stats["original_size"],
         deduplicated_size=stats["deduplicated_size"],
         seconds=done.seconds,
         read_bytes=done.read_bytes,
+        repository_size=said["cache"]["stats"]["unique_csize"],
         files=watch.files,
     )
 

@@ -72,5 +72,8 @@ class AlertsConfig(Section):
     )
     repeat: Duration = Field(default=timedelta(days=1), description="What stays wrong is told again after this.")
     min_free: int = Field(
-        default=10, ge=0, le=100, description="Percent of a local repository's file system below which is an alert."
+        default=10,
+        ge=0,
+        le=100,
+        description="Percent free of a repository's file system, or of its `capacity`, below which is an alert.",
     )

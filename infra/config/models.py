@@ -26,6 +26,7 @@ from infra.config.fields import (
     Location,
     RepositoryName,
     Seconds,
+    Size,
     Text,
 )
 from infra.config.policy import VmPolicy
@@ -109,6 +110,11 @@ class RepositoryConfig(Section):
         description="borg's path on the server, if not on its PATH.",
         examples=["/usr/local/bin/borg"],
     )
+    capacity: Size | None = Field(
+        default=None,
+        description="What the server gives this repository, such as the quota of a storage box: it cannot be asked. "
+        "The days left and the alert of a full repository go by it. For example 2TiB.",
+    )
     rsh: Text | None = Field(
         default=None,
         description="The SSH command; ssh -oBatchMode=yes if left out.",
@@ -125,6 +131,12 @@ class RepositoryConfig(Section):
         problem = missing_passphrase(self.encryption) if self.passphrase is None else ""
         if problem:
             raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _capacity_of_a_server(self) -> "RepositoryConfig":
+        if self.capacity is not None and not self.location.startswith("ssh://"):
+            raise ValueError("capacity is for a repository that SSH leads to; here the file system is asked")
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCol
 from prefect.client.schemas.objects import ArtifactCollection
 
 from infra.config.models import Config
+from infra.errors import JournalError
 from infra.journal.facts import read_facts, write_facts
 from infra.model import StateDir
 from tasks.catalogue import Catalogue
@@ -20,7 +21,7 @@ from tasks.dashboard.fleet_page import FLEET, HostTable, aged, fleet_page, host_
 from tasks.dashboard.repository_page import Contents, headline, repository_key, repository_page
 from tasks.dashboard.vm_page import page_key, vm_page, vm_verdict
 from tasks.policy import step
-from tasks.space import Sample, measure, remember
+from tasks.space import Sample, known, measure, remember
 from tasks.status import Outlook, Source, VmStatus, look
 
 logger = logging.getLogger("vmborg.dashboard")
@@ -133,8 +134,8 @@ def _publish_repository(
 def _space(config: Config, name: str, now: datetime) -> list[Sample]:
     try:
         sample = measure(config, name, now)
-        return remember(config.state, name, sample) if sample is not None else []
-    except OSError as error:
+        return remember(config.state, name, sample) if sample is not None else known(config, name)
+    except (OSError, JournalError) as error:
         logger.warning("the space of the repository %s is not known: %s", name, error)
         return []
 

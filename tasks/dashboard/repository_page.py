@@ -41,7 +41,7 @@ def repository_page(
     kept: Sequence[Sample],
     now: datetime,
 ) -> str:
-    """The page; `kept` are the samples of its space, oldest first, none for a repository on a server."""
+    """The page; `kept` are the samples of its space, oldest first."""
     parts = [f"# Repository {escaped(name)} of {escaped(host)}", f"{headline(contents, kept)} Looked at {moment(now)}."]
     parts.append(facts(_facts(settings, contents, kept)))
     if len(kept) > 1:
@@ -56,7 +56,9 @@ def headline(contents: Contents, kept: Sequence[Sample]) -> str:
     if contents.problem:
         return f"**✖ It cannot be read:** {escaped(contents.problem)}"
     if not kept:
-        return "It is on another machine: its space is not known here."
+        return "It is on another machine: its size is known after the next backup."
+    if not kept[-1].total:
+        return "It is on another machine: `capacity` in the configuration says how much it may hold."
     left = days_left(kept)
     said = f"**{_days(left)} left** at the pace of the last 30 days" if left is not None else _why_not(kept)
     return f"{said}, {size(kept[-1].free)} free."
@@ -77,9 +79,10 @@ def _facts(settings: RepositoryConfig, contents: Contents, kept: Sequence[Sample
     if kept:
         last, pace = kept[-1], growth(kept)
         percent = 100 * last.used // max(last.total, 1)
+        total = "Capacity" if settings.location.startswith("ssh://") else "File system"
         found |= {
             "Its size": size(last.size),
-            "File system": f"{size(last.total)}, {percent} % used",
+            total: f"{size(last.total)}, {percent} % used" if last.total else "",
             "Growth": f"{size(pace)} a day, {size(30 * pace)} a month" if pace is not None else "not known yet",
         }
     return found | {

@@ -111,6 +111,7 @@ def archive_tree(job: DumpJob, manifest: DumpManifest, repository: Repository) -
         original=created.original_size,
         stored=created.deduplicated_size,
         seconds=created.seconds,
+        repository_size=created.repository_size,
     )
 
 

@@ -10,6 +10,7 @@ from tasks.dumps.job import DumpJob
 from tasks.growth import dump_key, record
 from tasks.policy import step
 from tasks.report import ARCHIVE_CREATED
+from tasks.space import remember_told
 from tasks.units import size
 
 
@@ -30,6 +31,7 @@ def publish(job: DumpJob, manifest: DumpManifest, destinations: Destinations) ->
         # What is new to a replica says nothing about what is usual: its history is another one.
         unexpected=_growth(job, figures) if figures and repository == job.host.repository else "",
     )
+    remember_told(job.config, destinations, job.started)
     create_table_artifact(
         key="dump-result",
         table=[

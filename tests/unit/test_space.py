@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from infra.config.models import Config
 from infra.model import StateDir
-from tasks.space import Sample, days_left, growth, measure, remember, samples, space_findings
+from tasks.destinations import ArchiveFigures, Destination
+from tasks.health import Health
+from tasks.space import Sample, days_left, growth, known, measure, remember, remember_told, samples, space_findings
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -69,3 +71,36 @@ def test_only_a_repository_of_this_host_is_measured(tmp_path: Path) -> None:
     assert (found.size, found.used + found.free) == (4096, found.total)
     assert measure(config, "there", NOW) is measure(config, "gone", NOW) is None
     assert [each.subject for each in space_findings(config)] == ["repository here"]
+
+
+def test_what_borg_told_of_a_server_is_held_against_its_capacity(tmp_path: Path) -> None:
+    """One that nearly holds what it may is a finding; without `capacity` only its size is known."""
+    repositories = {
+        "full": {"location": "ssh://host/full", "encryption": "none", "capacity": "1000B"},
+        "other": {"location": "ssh://host/other", "encryption": "none"},
+        "here": {"location": str(tmp_path), "encryption": "none"},
+        "failed": {"location": "ssh://host/failed", "encryption": "none", "capacity": "1000B"},
+    }
+    settings = {"state_dir": str(tmp_path), "repositories": repositories, "alerts": {"min_free": 1}}
+    config = Config.model_validate({**settings, "vms": {"defaults": {"repository": "full"}}})
+    told = ArchiveFigures("a", (), original=5, stored=4, seconds=1, repository_size=995)
+    destinations = [Destination(name, None, figures=told) for name in ("full", "other", "here")]
+    remember_told(config, (*destinations, Destination("failed", None)), NOW)
+    assert known(config, "full") == [Sample(NOW, 995, 5, 1000)]
+    assert known(config, "other") == [Sample(NOW, 995, 0, 0)]
+    assert known(config, "here") == known(config, "failed") == []
+    assert days_left(known(config, "other")) is None
+    (finding,) = space_findings(config)
+    assert (finding.subject, finding.text) == ("repository full", "only 0 % of its capacity are free")
+
+
+def test_a_capacity_smaller_than_what_is_there_is_full(tmp_path: Path) -> None:
+    """Nothing is free then, not less than nothing; samples that cannot be read are told."""
+    remote = {"location": "ssh://host/main", "encryption": "none", "capacity": "1KiB"}
+    config = Config.model_validate({"state_dir": str(tmp_path), "repositories": {"main": remote}})
+    remember(config.state, "main", Sample(NOW, 4096, 0, 0))
+    assert known(config, "main") == [Sample(NOW, 4096, 0, 1024)]
+    (path,) = (config.state.upkeep / "space").iterdir()
+    path.write_text("{", encoding="ascii")
+    (finding,) = space_findings(config)
+    assert finding.health is Health.UNKNOWN

@@ -31,6 +31,7 @@ def test_figures(repository: Repository, tmp_path: Path) -> None:
     assert all(progress.original_size <= 30 * MIB for progress in seen)
     again = store(repository, "b", image)
     assert again.deduplicated_size < MIB
+    assert again.repository_size == repository.info().stored > first.repository_size > 30 * MIB
 
 
 def test_unchanged_image_is_not_read(repository: Repository, tmp_path: Path) -> None:

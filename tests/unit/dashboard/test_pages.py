@@ -138,7 +138,7 @@ def test_keys_are_prefects_and_no_two_vms_share_one() -> None:
 
 
 def test_a_repository_tells_how_long_it_will_do() -> None:
-    """Capacity, growth and days left; of one on a server, that its space is not known here."""
+    """Capacity, growth and days left; of one on a server what borg told of it."""
     kept = [Sample(NOW - DAY * back, (90 - back) * GIB, (10 + back) * GIB, 200 * GIB) for back in reversed(range(20))]
     contents = Contents(archives(3), (), source(archives(3)).new_data)
     settings = RepositoryConfig(location="/srv/borg/main", encryption="none")
@@ -148,5 +148,14 @@ def test_a_repository_tells_how_long_it_will_do() -> None:
     assert "200.0 GiB, 95 % used" in page
     assert len(svg(page).findall("{*}rect")) == 20
     assert "not known before tomorrow" in headline(contents, kept[-1:])
-    assert "on another machine" in repository_page("kvm1", "main", settings, contents, kept=[], now=NOW)
+    assert "known after the next backup" in repository_page("kvm1", "main", settings, contents, kept=[], now=NOW)
+    told = [replace(each, free=0, total=0) for each in kept]
+    remote = RepositoryConfig(location="ssh://borg@backup/./main", encryption="none")
+    page = repository_page("kvm1", "main", remote, contents, kept=told, now=NOW)
+    assert "`capacity` in the configuration" in page
+    assert ("90.0 GiB" in page, "1.0 GiB a day, 30.0 GiB a month" in page, "used" in page) == (True, True, False)
+    limited = [replace(each, free=100 * GIB - each.size, total=100 * GIB) for each in kept]
+    page = repository_page("kvm1", "main", remote, contents, kept=limited, now=NOW)
+    assert "**10 days left**" in page
+    assert "**Capacity:** 100.0 GiB, 90 % used" in page
     assert "cannot be read:** gone" in headline(replace(contents, problem="gone"), kept)
