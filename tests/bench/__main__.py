@@ -1,26 +1,24 @@
 """Run the bench: python -m tests.bench [PART] [--write FILE]. Exit code 1 when a bound is missed.
 
-PART is dumps, retention, changed, chunks, boot or scale; `story N SEED` is no measurement, but a test of so many
-backups, `scale HOSTS VMS SECONDS` a smaller or larger night, and `boot DATA_MIB DISK_GIB` boots of smaller disks.
+PART is dumps, retention, changed, chunks, boot, drill or scale; `story N SEED` is no measurement, but a test of so many
+backups, `scale HOSTS VMS SECONDS` a smaller or larger night, `boot DATA_MIB DISK_GIB` and `drill DATA_MIB` measure
+smaller disks.
 
 The article's way is run with its own commands on the same disk of the same guest, in the same run, in turn with ours.
 """
 
-import os
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.bench import boot, changed, chunks, dumps, retention
+from tests.bench import boot, changed, chunks, drill, dumps, retention
 from tests.bench.figures import Figure, absolute, conclude, ratio, speed
 from tests.bench.scale import measure as scale
-from tests.bench.world import BIN, MIB, NAME, URI, Timed, World, build, drop_caches, say, usual_read_ahead
+from tests.bench.world import MIB, NAME, URI, Timed, World, build, drop_caches, extracted_by_hand, say, usual_read_ahead
 from tests.e2e.prefect_server import running_server
 from tests.guests import Guest, ensure_daemons, image_dir, virsh, wait_for
 
@@ -29,11 +27,12 @@ CHANGE = 38 * MIB  # about 1 % of the data, clustered
 ROUNDS = 3
 
 
-USAGE = """usage: python -m tests.bench [dumps|changed|chunks|boot|scale] [--write FILE]
+USAGE = """usage: python -m tests.bench [dumps|changed|chunks|boot|drill|scale] [--write FILE]
        python -m tests.bench retention
        python -m tests.bench story BACKUPS SEED
        python -m tests.bench scale HOSTS VMS SECONDS
-       python -m tests.bench boot DATA_MIB DISK_GIB"""
+       python -m tests.bench boot DATA_MIB DISK_GIB
+       python -m tests.bench drill DATA_MIB"""
 
 
 def main(arguments: list[str]) -> int:
@@ -45,12 +44,14 @@ def main(arguments: list[str]) -> int:
             code = scale.main(None, scale.Plan(int(hosts), int(vms), float(seconds)))
         case ["boot", data, disk] if data.isdecimal() and disk.isdecimal():
             code = boot.main(None, data=int(data) * MIB, disk_gib=int(disk))
+        case ["drill", data] if data.isdecimal():
+            code = drill.main(None, data=int(data) * MIB)
         case ["retention"]:
             code = retention.main()
-        case [("dumps" | "changed" | "chunks" | "boot" | "scale") as part, *rest] if not rest or (
+        case [("dumps" | "changed" | "chunks" | "boot" | "drill" | "scale") as part, *rest] if not rest or (
             rest[0] == "--write" and len(rest) == 2
         ):
-            parts = {"dumps": dumps, "changed": changed, "chunks": chunks, "boot": boot, "scale": scale}
+            parts = {"dumps": dumps, "changed": changed, "chunks": chunks, "boot": boot, "drill": drill, "scale": scale}
             code = parts[part].main(Path(rest[1]) if rest else None)
         case [] | ["--write", _]:
             code = against_the_article(Path(arguments[1]) if arguments else None)
@@ -189,20 +190,8 @@ def restores(world: World, archive: str) -> tuple[float, float]:
 
     Ours ends when everything is on the disk, so theirs is given a sync.
     """
-    theirs, ours = world.root / "by-hand", world.root / "by-vmborg"
-    theirs.mkdir()
-    env = {"BORG_PASSPHRASE": "only-for-the-bench", "BORG_BASE_DIR": str(world.root / "borg-home")}
-    drop_caches()
-    begun = time.monotonic()
-    subprocess.run(
-        [str(BIN / "borg"), "extract", "--sparse", f"{world.root}/ours::{archive}"],
-        check=True,
-        cwd=theirs,
-        env={**os.environ, **env},
-    )
-    subprocess.run(["sync", "--file-system", str(theirs)], check=True)
-    by_hand = time.monotonic() - begun
-    shutil.rmtree(theirs)
+    by_hand = extracted_by_hand(world, world.root / "ours", archive)
+    ours = world.root / "by-vmborg"
     drop_caches()
     done = world.vmborg("restore", NAME, "--archive", archive, "--files-only", "--to", str(ours))
     shutil.rmtree(ours)

@@ -37,23 +37,23 @@ def main(target: Path | None, *, data: int = 4 * GIB, disk_gib: int = 16) -> int
 
 def _much(root: Path, data: int) -> Iterator[Figure]:
     gib = -(-2 * data // GIB)
-    with _shut_off(root, data, gib) as (world, guest):
-        whole = _archived(world, "whole")
-        segments = _archived(world, "changed")
+    with shut_off(root, data, gib) as (world, guest):
+        whole = archived(world, "whole")
+        segments = archived(world, "changed")
         name = f"{data / GIB:.3g} GiB of data on a disk of {gib} GiB"
         yield ratio(name, [_round(whole, guest, number) for number in range(ROUNDS)], bound=BOUND)
         yield ratio(f"{name}, in segments", [_round(segments, guest, number) for number in range(ROUNDS)], bound=BOUND)
 
 
 def _large(root: Path, data: int, gib: int) -> Iterator[Figure]:
-    with _shut_off(root, data, gib) as (world, guest):
-        whole = _archived(world, "whole")
+    with shut_off(root, data, gib) as (world, guest):
+        whole = archived(world, "whole")
         name = f"{data / GIB:.3g} GiB of data on a disk of {gib} GiB"
         yield ratio(name, [_round(whole, guest, number) for number in range(ROUNDS)], bound=BOUND)
 
 
 @contextmanager
-def _shut_off(root: Path, data: int, gib: int) -> Iterator[tuple[World, Guest]]:
+def shut_off(root: Path, data: int, gib: int) -> Iterator[tuple[World, Guest]]:
     """A guest with so many bytes on so large a disk."""
     root.mkdir(mode=0o755)
     worlds.DATA, worlds.DISK = data, f"{gib}G"
@@ -68,7 +68,7 @@ def _shut_off(root: Path, data: int, gib: int) -> Iterator[tuple[World, Guest]]:
         guest.undefine()
 
 
-def _archived(world: World, read: str) -> World:
+def archived(world: World, read: str) -> World:
     """The same guest with a repository of this layout and one archive in it."""
     made = replace_policy(world, read)
     made.vmborg("init")

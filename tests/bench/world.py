@@ -21,6 +21,9 @@ NAME = "vmborg-bench"
 MIB = 1024**2
 DATA = 3 * 1024 * MIB + 256 * MIB
 DISK = "6G"
+SINGLE, SINGLE_BYTES = "single", 10 * MIB
+"""A file of the guest, on its only disk."""
+
 BIN = Path(sys.prefix) / "bin"
 _PASSPHRASE = "only-for-the-bench"
 
@@ -124,6 +127,20 @@ def timed(argv: list[str], *, env: dict[str, str] | None = None, cwd: Path | Non
     return Timed(seconds, peak, stdout)
 
 
+def extracted_by_hand(world: World, repository: Path, archive: str) -> float:
+    """Seconds of `borg extract --sparse`, from a cold cache until all of it is on the disk; nothing of it stays."""
+    target = world.root / "by-hand"
+    target.mkdir()
+    drop_caches()
+    began = time.monotonic()
+    env = {"BORG_PASSPHRASE": _PASSPHRASE, "BORG_BASE_DIR": str(world.root / "borg-home")}
+    timed([str(BIN / "borg"), "extract", "--sparse", f"{repository}::{archive}"], env=env, cwd=target)
+    run(["sync", "--file-system", str(target)], timeout=600)
+    seconds = time.monotonic() - began
+    shutil.rmtree(target)
+    return seconds
+
+
 def _peak_mb(pid: int) -> float:
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
@@ -172,6 +189,7 @@ def _make_image(world: World) -> None:
         files / "pages", pages, lambda: generator.randbytes(MIB // 2) + bytes(MIB // 2 - 64) + generator.randbytes(64)
     )
     _write(files / "noise", noise, lambda: generator.randbytes(MIB))
+    _write(files / SINGLE, SINGLE_BYTES, lambda: generator.randbytes(MIB))
     raw = world.root / "raw"
     run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-d", str(files), str(raw), DISK], timeout=1200)
     run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(world.image)], timeout=1200)
