@@ -37,7 +37,7 @@ def command(
     disks: bool,
     repository: str,
 ) -> int:
-    r"""Read single files of VM out of an archive, without extracting its disks.
+    """Read single files of VM out of an archive, without extracting its disks.
 
     \b
     ls PATH              what is there (without PATH: /)
@@ -46,7 +46,7 @@ def command(
     umount DIR           end that
 
     Where no operating system is found, the tree's first level are the file systems: /vda1, /vg0-data.
-    """
+    """  # noqa: D301 - click wants the character itself
     from tasks.files.run import Source
 
     _require_fit(action, paths, to)

@@ -201,3 +201,20 @@ def test_errors_name_what_exists() -> None:
         sections = re.findall(r"(docs/[\w/-]+\.md), '([^'\n]+)'", text)
         wrong += [f"{path.name}: {page}: {title}" for page, title in sections if f"# {title}\n" not in read(page)]
     assert wrong == []
+
+
+def test_no_help_shows_the_marks_of_its_layout() -> None:
+    """click takes a real backspace for "keep these lines", and prints any other as it is."""
+    found = [help_ for help_ in helps(cli) if "\\b" in help_]
+    assert found == []
+
+
+def helps(command: click.Command, context: click.Context | None = None) -> Iterator[str]:
+    """The help of a command and of all below it."""
+    here = click.Context(command, parent=context, obj=Context())
+    yield command.get_help(here)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(here):
+            inner = command.get_command(here, name)
+            assert inner is not None
+            yield from helps(inner, here)
