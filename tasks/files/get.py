@@ -1,5 +1,6 @@
 """Files brought from the appliance to a folder of this host."""
 
+import fcntl
 import os
 import posixpath
 import shutil
@@ -7,7 +8,8 @@ import stat
 import tarfile
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +17,7 @@ from infra.errors import StorageError, TargetExists, UsageError, VmborgError
 from infra.errors_views import GuestPathError
 from infra.guestfs.session import Appliance
 from infra.guestfs.untar import Unpacked, Unpacker
+from tasks.restore.workspace import is_abandoned
 
 _STAGING = ".vmborg-get-"
 
@@ -48,25 +51,36 @@ def bring(appliance: Appliance, paths: Sequence[str], to: Path, work: Path) -> U
     """
     names = local_names(paths, to)
     try:
-        to.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=to))
-    except OSError as error:
-        raise StorageError(f"Nothing can be written to {to}.", evidence=str(error), remedy="Name another.") from error
-    try:
-        unpacker = Unpacker(staging, owners=os.geteuid() == 0)
-        try:
-            for path, name in names.items():
-                _bring_one(appliance, path, name, unpacker=unpacker, pipe=work / "stream")
-        finally:
-            unpacker.close()
-        for name in names.values():
-            if os.path.lexists(staging / name):
-                (staging / name).rename(to / name)
+        with _staging(to) as staging:
+            unpacker = Unpacker(staging, owners=os.geteuid() == 0)
+            try:
+                for path, name in names.items():
+                    _bring_one(appliance, path, name, unpacker=unpacker, pipe=work / "stream")
+            finally:
+                unpacker.close()
+            for name in names.values():
+                if os.path.lexists(staging / name):
+                    (staging / name).rename(to / name)
     except OSError as error:
         raise StorageError(f"{to} cannot be written.", evidence=str(error), remedy="Name another folder.") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return unpacker.done
+
+
+@contextmanager
+def _staging(to: Path) -> Generator[Path]:
+    """A folder in `to`, gone after the block, with what killed calls left there; a lock tells it from theirs."""
+    to.mkdir(parents=True, exist_ok=True)
+    for each in to.glob(f"{_STAGING}*"):
+        if is_abandoned(each):
+            shutil.rmtree(each)
+    path = Path(tempfile.mkdtemp(prefix=_STAGING, dir=to))
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
 
 
 def _bring_one(appliance: Appliance, path: str, name: str, *, unpacker: Unpacker, pipe: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra.config.models import Config
-from infra.errors import StorageError, TargetExists
+from infra.errors import ArchiveIncomplete, StorageError, TargetExists
 from infra.errors_views import GuestPathError, ViewNotFound
 from infra.guestfs.session import Appliance, Drive, appliance
 from infra.journal.views import OpenView, ViewJournal
@@ -20,6 +20,8 @@ from tasks.views.opening import Chosen, chosen_archive
 from tasks.views.view import View, ViewDisk, ViewImage, close_view, open_view, update
 
 Say = Callable[[str], None]
+
+_HEAD_BYTES = 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,26 @@ def opened_tree(config: Config, source: Source, say: Say) -> Generator[tuple[Cho
     """The guest's files, for the block; all that was made is taken away after it."""
     with chosen_archive(config, source.vm, archive=source.archive, repository=source.repository, say=say) as chosen:
         view = open_view(chosen.repository, chosen.opened.manifest, chosen.entry, chosen.journal, lock=True)
+        _require_readable(view)
         say("starting the appliance that reads its file systems")
         with appliance(_drives(view, chosen.work), work=chosen.work, remember=config.state.without_kvm) as started:
             yield chosen, started, mount_tree(started, _targets(view), by_disk=source.by_disk)
         close_view(view.entry, chosen.journal)
+
+
+def _require_readable(view: View) -> None:
+    """Raise ArchiveIncomplete unless each image can be read at its beginning: qemu would say only that it ended."""
+    for disk in view.disks:
+        for image in disk.chain:
+            try:
+                with Path(image.path).open("rb") as file:
+                    file.read(_HEAD_BYTES)
+            except OSError as error:
+                raise ArchiveIncomplete(
+                    "The archive is damaged, or its repository does not answer.",
+                    evidence=f"{disk.target}: {image.path}: {error.strerror}",
+                    remedy="Name another with --archive, and look at the repository with vmborg check.",
+                ) from error
 
 
 def _targets(view: View) -> list[str]:
@@ -120,6 +138,7 @@ def mount_files(config: Config, source: Source, directory: Path, *, say: Say) ->
     with chosen_archive(config, source.vm, archive=source.archive, repository=source.repository, say=say) as chosen:
         entry = replace(chosen.entry, mounted=str(directory))
         view = open_view(chosen.repository, chosen.opened.manifest, entry, chosen.journal)
+        _require_readable(view)
         say("starting the appliance that reads its file systems")
         with appliance(
             _drives(view, chosen.work), work=chosen.work, remember=config.state.without_kvm, detached=True

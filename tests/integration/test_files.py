@@ -1,18 +1,23 @@
 """Single files out of an archive, on a real appliance: file systems made on the host, LVM by guestfish."""
 
 import os
+import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from infra.errors import ArchiveIncomplete
 from infra.errors_views import GuestPathError
-from infra.process import run
+from infra.process import run, spawn
 from tasks.files.get import bring
-from tasks.files.run import Source, mount_files, opened_tree, unmount_files
-from tests.guests import Daemons, DiskSpec, image_dir
+from tasks.files.run import Source, get_files, mount_files, opened_tree, unmount_files
+from tasks.views.recover import recover_views
+from tests.guests import Daemons, DiskSpec, image_dir, wait_for
 from tests.integration.restoring import MIB, RestoreHost, restore_host
+from tests.integration.vmborg import VMBORG
 
 pytestmark = pytest.mark.integration
 
@@ -153,6 +158,49 @@ def test_every_file_system_gives_its_files(host: RestoreHost, tmp_path: Path) ->
     assert (to / "etc/absolute").readlink() == Path("/etc/owned")
     assert (to / "etc/deep/hard").samefile(to / "etc/owned")
     assert got.files == len(_CONTENTS) + 6
+    assert views(host) == ["appliance-without-kvm"]
+
+
+def test_a_killed_get_leaves_nothing(host: RestoreHost, tmp_path: Path) -> None:
+    """After `recover` there is no mount, no appliance, no entry; the next call takes away what came of the files."""
+    views_folder, to = str(host.root / "state" / "views"), tmp_path / "got"
+    words = [str(VMBORG), "--config", str(host.config_path), "files", f"{host.prefix}-vm", "--disks", "get"]
+    with spawn([*words, "/vda1/etc", "/vdb1/xfs.txt", "--to", str(to)]) as get:
+        wait_for(lambda: list(to.glob(".vmborg-get-*")), timeout=120, what="files", interval=0.005)
+        os.kill(get.pid, signal.SIGKILL)
+    recovered = wait_for(lambda: recover_views(host.config), timeout=30, what="the lock of the dead call")
+    assert [each.error for each in recovered] == [""]
+    wait_for(lambda: not holding(views_folder), timeout=30, what="the end of every process of it")
+    assert views_folder not in Path("/proc/self/mounts").read_text("utf-8")
+    assert views(host) == ["appliance-without-kvm"]
+    got = run([*words, "/vdb1/xfs.txt", "--to", str(to)], timeout=300)
+    assert [path.name for path in to.iterdir()] == ["xfs.txt"], got.stderr
+
+
+def holding(word: str) -> list[int]:
+    """Processes that were started with this word in their arguments."""
+    found: list[int] = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if word in line:
+            found.append(process.pid)
+    return found
+
+
+def test_a_damaged_archive_gives_an_error(host: RestoreHost, tmp_path: Path) -> None:
+    """Where the repository does not hold what it should that is said; no file comes, and nothing stays."""
+    (largest,) = sorted((host.root / "repository/data").rglob("[0-9]*"), key=lambda path: path.stat().st_size)[-1:]
+    sound = largest.read_bytes()
+    try:
+        damaged = bytearray(sound)
+        for place in range(len(damaged) // 8, len(damaged) * 7 // 8, 512):  # what it begins and ends with is whole
+            damaged[place] ^= 0xFF
+        largest.write_bytes(damaged)
+        with pytest.raises(ArchiveIncomplete, match="damaged"):
+            get_files(host.config, source(host), ["/vda1/etc"], tmp_path / "got", say=say)
+    finally:
+        largest.write_bytes(sound)
+    assert not (tmp_path / "got").exists() or not list((tmp_path / "got").iterdir())
     assert views(host) == ["appliance-without-kvm"]
 
 
