@@ -163,15 +163,17 @@ def test_every_file_system_gives_its_files(host: RestoreHost, tmp_path: Path) ->
 
 def test_a_killed_get_leaves_nothing(host: RestoreHost, tmp_path: Path) -> None:
     """After `recover` there is no mount, no appliance, no entry; the next call takes away what came of the files."""
-    views_folder, to = str(host.root / "state" / "views"), tmp_path / "got"
+    to = tmp_path / "got"
     words = [str(VMBORG), "--config", str(host.config_path), "files", f"{host.prefix}-vm", "--disks", "get"]
     with spawn([*words, "/vda1/etc", "/vdb1/xfs.txt", "--to", str(to)]) as get:
         wait_for(lambda: list(to.glob(".vmborg-get-*")), timeout=120, what="files", interval=0.005)
+        (number,) = [path.stem for path in (host.root / "state" / "views").glob("*.lock")]
+        assert holding(number)
         os.kill(get.pid, signal.SIGKILL)
     recovered = wait_for(lambda: recover_views(host.config), timeout=30, what="the lock of the dead call")
     assert [each.error for each in recovered] == [""]
-    wait_for(lambda: not holding(views_folder), timeout=30, what="the end of every process of it")
-    assert views_folder not in Path("/proc/self/mounts").read_text("utf-8")
+    wait_for(lambda: not holding(number), timeout=30, what="the end of every process of it")
+    assert number not in Path("/proc/self/mounts").read_text("utf-8")
     assert views(host) == ["appliance-without-kvm"]
     got = run([*words, "/vdb1/xfs.txt", "--to", str(to)], timeout=300)
     assert [path.name for path in to.iterdir()] == ["xfs.txt"], got.stderr
