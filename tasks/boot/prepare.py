@@ -28,6 +28,8 @@ from tasks.views.view import ViewDisk, view_disks
 _AT_LEAST = 64 * 1024**2
 """Bytes that a guest writes before it has booted."""
 
+_ANOTHER_NAME = "Choose another name with --as. One that was booted before ends with: vmborg boot --discard NAME"
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -59,7 +61,7 @@ def require_free(config: Config, hypervisor: Hypervisor, name: str) -> None:
             evidence=f"it comes out of {found[0].archive}",
             remedy=f"Choose another name with --as, or end it: vmborg boot --discard {shlex.quote(name)}",
         )
-    require_name_free(hypervisor, name)
+    require_name_free(hypervisor, name, remedy=_ANOTHER_NAME)
 
 
 def prepare(config: Config, hypervisor: Hypervisor, chosen: Chosen, choice: Choice) -> Prepared:

@@ -113,7 +113,10 @@ def _with_real_path(path: str) -> Iterator[str]:
         yield os.path.realpath(path)
 
 
-def require_name_free(hypervisor: Hypervisor, name: str, *, archived: str = "") -> None:
+_ANOTHER_NAME = "Choose another name for --as, or restore over it with --in-place if it is the same VM."
+
+
+def require_name_free(hypervisor: Hypervisor, name: str, *, archived: str = "", remedy: str = _ANOTHER_NAME) -> None:
     """Raise TargetExists when a domain has this name. `archived` is the UUID of the VM that is to have it again."""
     for taken, domain in named_domains(hypervisor):
         if taken != name:
@@ -124,7 +127,7 @@ def require_name_free(hypervisor: Hypervisor, name: str, *, archived: str = "") 
             evidence=f"its UUID is {domain.uuid}{mine}",
             remedy="Restore beside it with --as NEWNAME, or give that VM another name first: virsh domrename."
             if archived
-            else "Choose another name for --as, or restore over it with --in-place if it is the same VM.",
+            else remedy,
         )
 
 

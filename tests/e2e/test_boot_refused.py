@@ -76,6 +76,8 @@ def test_an_image_that_wants_other_files_is_refused(host: BootHost) -> None:
 def test_a_name_that_is_taken_is_refused(host: BootHost) -> None:
     """By any VM: nothing is touched."""
     taken = host.name("clone")
-    with pytest.raises(TargetExists):
+    with pytest.raises(TargetExists) as refused:
         boot(host.config, Wanted(host.name("parts"), choice=Choice(taken)), say=quiet)
+    assert "boot --discard" in refused.value.remedy
+    assert "in-place" not in refused.value.remedy
     assert_nothing_left(host)
