@@ -137,7 +137,7 @@ def repository_findings(config: Config, name: str) -> Iterator[Finding]:
         return
     yield Finding(Health.OK, subject, "open", f"{settings.location} opens with its passphrase")
     yield from _key(config.state, name, settings)
-    if settings.location.startswith("/"):
+    if not settings.is_remote:
         yield _repository_space(subject, Path(settings.location))
 
 

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -15,11 +16,11 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectException
 
 from infra.errors import UsageError
+from tasks.pages import PAGE, every
 
 logger = logging.getLogger("vmborg.fleet")
 
 POLL_S = 5.0
-_PAGE = 200
 _NOT_STARTED = "Not started"
 
 
@@ -94,9 +95,9 @@ def wait_for_runs(pool: str, started: Mapping[str, UUID | str]) -> list[Outcome]
 
 def _read(client: SyncPrefectClient, ids: Sequence[UUID]) -> dict[UUID, FlowRun]:
     found: dict[UUID, FlowRun] = {}
-    for first in range(0, len(ids), _PAGE):
-        wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(ids[first : first + _PAGE])))
-        found |= {run.id: run for run in client.read_flow_runs(flow_run_filter=wanted, limit=_PAGE)}
+    for first in range(0, len(ids), PAGE):
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(ids[first : first + PAGE])))
+        found |= {run.id: run for run in client.read_flow_runs(flow_run_filter=wanted, limit=PAGE)}
     return found
 
 
@@ -125,10 +126,8 @@ def cancel_children(parent: UUID) -> list[str]:
     Prefect's server does the same in a loop of 20 s, one after the other; a guest on an overlay should not wait for it.
     """
     wanted = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]))
-    children: list[FlowRun] = []
     with get_client(sync_client=True) as client:
-        while page := client.read_flow_runs(flow_run_filter=wanted, limit=_PAGE, offset=len(children)):
-            children += page
+        children = every(partial(client.read_flow_runs, flow_run_filter=wanted))
         running = [run for run in children if not _is_final(run) and run.state_type is not StateType.CANCELLING]
         for run in running:
             client.set_flow_run_state(run.id, State(type=StateType.CANCELLING))

@@ -45,7 +45,7 @@ class Sample:
 def measure(config: Config, repository: str, now: datetime) -> Sample | None:
     """The space of a repository of this host; None for one elsewhere, or one that is not there. Raises OSError."""
     location = Path(config.repositories[repository].location)
-    if not config.repositories[repository].location.startswith("/") or not location.is_dir():
+    if config.repositories[repository].is_remote or not location.is_dir():
         return None
     usage = shutil.disk_usage(location)
     return Sample(now, sum(file_sizes(location).values()), usage.free, usage.total)
@@ -69,19 +69,18 @@ def space_findings(config: Config) -> Iterator[Finding]:
 
 def _room(config: Config, repository: str) -> tuple[int, int, str]:
     """Bytes free, bytes in all (0: not known), and of what."""
-    location = config.repositories[repository].location
-    if location.startswith("/"):
-        usage = shutil.disk_usage(location) if Path(location).is_dir() else None
-        return (usage.free, usage.total, "file system") if usage else (0, 0, "")
-    kept = known(config, repository)
-    return (kept[-1].free, kept[-1].total, "capacity") if kept else (0, 0, "")
+    settings = config.repositories[repository]
+    if settings.is_remote:
+        kept = known(config, repository)
+        return (kept[-1].free, kept[-1].total, "capacity") if kept else (0, 0, "")
+    usage = shutil.disk_usage(settings.location) if Path(settings.location).is_dir() else None
+    return (usage.free, usage.total, "file system") if usage else (0, 0, "")
 
 
 def remember_told(config: Config, destinations: Destinations, when: datetime) -> None:
     """Keep the sizes that borg told after a backup of the repositories on servers. What goes wrong is only logged."""
     for each in destinations:
-        remote = config.repositories[each.name].location.startswith("ssh://")
-        if not remote or each.figures is None or not each.figures.repository_size:
+        if not config.repositories[each.name].is_remote or each.figures is None or not each.figures.repository_size:
             continue
         try:
             remember(config.state, each.name, Sample(when, each.figures.repository_size, 0, 0))

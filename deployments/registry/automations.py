@@ -17,8 +17,8 @@ from deployments.registry.changes import Changes
 from deployments.registry.wanted import host_tag
 from infra.config.models import Config
 from tasks.coverage import ALARM, COVERAGE, HOST_LABEL, TEST
+from tasks.pages import every
 
-_PAGE = 200
 _BAD = ("Failed", "Crashed", "TimedOut", "Partial")
 _ABOUT = "{{ event.resource.name }}"
 
@@ -31,7 +31,7 @@ def automation_prefix(host: str) -> str:
 def put_automations(client: SyncPrefectClient, config: Config, receivers: Sequence[UUID], changes: Changes) -> None:
     """Every automation of this host; those of it that are not wanted any more go."""
     prefix = automation_prefix(config.hypervisor.name)
-    found = {each.name: each for each in _automations(client) if each.name.startswith(prefix)}
+    found = {each.name: each for each in every(client.read_automations) if each.name.startswith(prefix)}
     for wanted in _wanted(config, receivers):
         there = found.pop(wanted.name, None)
 
@@ -45,14 +45,6 @@ def put_automations(client: SyncPrefectClient, config: Config, receivers: Sequen
         changes.put(f"automation {wanted.name}", wanted=_facts(wanted), found=facts and _facts(facts), write=write)
     for name, there in found.items():
         changes.remove(f"automation {name}", lambda there=there: client.delete_automation(there.id))
-
-
-def _automations(client: SyncPrefectClient) -> list[Automation]:
-    """All of the server's: forty hosts have more than it tells in one answer."""
-    found: list[Automation] = []
-    while page := client.read_automations(limit=_PAGE, offset=len(found)):
-        found += page
-    return found
 
 
 def _facts(automation: AutomationCore) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from infra.config.alerts import Receiver, ReceiverKind
 from infra.config.models import Config
 from infra.config.secrets import resolve
 from infra.errors import ConfigError
+from tasks.pages import every
 
-_PAGE = 200
 _NOBODY = UUID(int=0)
 _SCHEMES = {"http": "json", "https": "jsons"}
 
@@ -35,7 +35,8 @@ def put_blocks(client: SyncPrefectClient, config: Config, changes: Changes) -> d
     Raises ConfigError (an address or token cannot be read).
     """
     prefix = block_prefix(config.hypervisor.name)
-    found = {document.name: document for document in _documents(client) if (document.name or "").startswith(prefix)}
+    documents = every(client.read_block_documents)
+    found = {document.name: document for document in documents if (document.name or "").startswith(prefix)}
     ids: dict[str, UUID] = {}
     for name, receiver in config.alerts.receivers.items():
         there = found.pop(f"{prefix}{name}", None)
@@ -88,10 +89,3 @@ def webhook_address(url: str, token: str) -> str:
     query += [("+Authorization", f"Bearer {token}")] if token else []
     query += [(":message", "text")]
     return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, parts.path, urlencode(query, quote_via=quote), ""))
-
-
-def _documents(client: SyncPrefectClient) -> list[BlockDocument]:
-    found: list[BlockDocument] = []
-    while page := client.read_block_documents(offset=len(found), limit=_PAGE):
-        found += page
-    return found

@@ -5,6 +5,7 @@ nothing; it also throws away the runs that are scheduled already, at every call.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,7 @@ from deployments.registry.changes import Changes
 from deployments.registry.wanted import OURS, Wanted, host_tag, wanted_deployments
 from infra.config.models import Config
 from tasks.limits import PREFIX, limit_name
-
-_PAGE = 200
+from tasks.pages import every
 
 
 def deploy(client: SyncPrefectClient, config: Config, config_path: Path | None, changes: Changes) -> None:
@@ -74,7 +74,8 @@ def _read_pool(client: SyncPrefectClient, name: str) -> WorkPool | None:
 
 def _put_limits(client: SyncPrefectClient, config: Config, changes: Changes) -> None:
     """One slot for each repository; a limit of a local repository that is not named any more goes."""
-    found = {each.name: each.limit for each in _limits(client) if each.name.startswith(PREFIX)}
+    limits = every(client.read_global_concurrency_limits)
+    found = {each.name: each.limit for each in limits if each.name.startswith(PREFIX)}
     names = sorted({limit_name(config, repository) for repository in config.repositories})
     for name in names:
         changes.put(
@@ -87,13 +88,6 @@ def _put_limits(client: SyncPrefectClient, config: Config, changes: Changes) -> 
     for name in found:
         if name.startswith(local) and name not in names:
             changes.remove(f"limit {name}", lambda name=name: client.delete_global_concurrency_limit_by_name(name))
-
-
-def _limits(client: SyncPrefectClient) -> list[Any]:
-    found: list[Any] = []
-    while len(page := client.read_global_concurrency_limits(limit=_PAGE, offset=len(found))) == _PAGE:
-        found += page
-    return found + page
 
 
 # ------------------------------------------------------------------------------------------------------ deployments
@@ -110,7 +104,7 @@ class _There:
 def _found_deployments(client: SyncPrefectClient, host: str) -> dict[str, DeploymentResponse]:
     """Every deployment of ours of this host, by FLOW/NAME."""
     ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[OURS, host_tag(host)]))
-    found = client.read_deployments(deployment_filter=ours, limit=_PAGE)
+    found = every(partial(client.read_deployments, deployment_filter=ours))
     return {f"{client.read_flow(each.flow_id).name}/{each.name}": each for each in found}
 
 

@@ -121,6 +121,11 @@ class RepositoryConfig(Section):
         examples=["ssh -i /etc/vmborg/id_ed25519"],
     )
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether SSH leads to it; else it is a folder of this host."""
+        return self.location.startswith("ssh://")
+
     @field_serializer("rsh", when_used="json-unless-none")
     def _program_alone(self, rsh: str) -> str:
         program, blank, _ = rsh.strip().partition(" ")
@@ -135,13 +140,13 @@ class RepositoryConfig(Section):
 
     @model_validator(mode="after")
     def _capacity_of_a_server(self) -> "RepositoryConfig":
-        if self.capacity is not None and not self.location.startswith("ssh://"):
+        if self.capacity is not None and not self.is_remote:
             raise ValueError("capacity is for a repository that SSH leads to; here the file system is asked")
         return self
 
     @model_validator(mode="after")
     def _key_for_ssh(self) -> "RepositoryConfig":
-        if self.maintainer_key is not None and not self.location.startswith("ssh://"):
+        if self.maintainer_key is not None and not self.is_remote:
             raise ValueError("maintainer_key is for a repository that SSH leads to")
         if self.maintainer_key is not None and Path((self.rsh or _SSH).split()[0]).name != _SSH:
             raise ValueError("maintainer_key needs an rsh that begins with ssh: the key becomes an option of it")

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -20,13 +21,12 @@ from tasks.dashboard.cells import lines
 from tasks.dashboard.fleet_page import FLEET, HostTable, aged, fleet_page, host_key, listed, page_of, rows, verdict
 from tasks.dashboard.repository_page import Contents, headline, repository_key, repository_page
 from tasks.dashboard.vm_page import page_key, vm_page, vm_verdict
+from tasks.pages import every
 from tasks.policy import step
 from tasks.space import Sample, known, measure, remember
 from tasks.status import Outlook, Source, VmStatus, look
 
 logger = logging.getLogger("vmborg.dashboard")
-
-_PAGE = 200
 
 
 @step("dashboard")
@@ -74,11 +74,8 @@ def _ids(keys: Collection[str]) -> dict[str, str]:
 
 def _latest(key: ArtifactCollectionFilterKey) -> list[ArtifactCollection]:
     wanted = ArtifactCollectionFilter(key=key)
-    found: list[ArtifactCollection] = []
     with get_client(sync_client=True) as client:
-        while page := client.read_latest_artifacts(artifact_filter=wanted, limit=_PAGE, offset=len(found)):
-            found += page
-    return found
+        return every(partial(client.read_latest_artifacts, artifact_filter=wanted))
 
 
 def _table(found: ArtifactCollection) -> HostTable | None:

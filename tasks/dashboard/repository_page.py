@@ -79,7 +79,7 @@ def _facts(settings: RepositoryConfig, contents: Contents, kept: Sequence[Sample
     if kept:
         last, pace = kept[-1], growth(kept)
         percent = 100 * last.used // max(last.total, 1)
-        total = "Capacity" if settings.location.startswith("ssh://") else "File system"
+        total = "Capacity" if settings.is_remote else "File system"
         found |= {
             "Its size": size(last.size),
             total: f"{size(last.total)}, {percent} % used" if last.total else "",

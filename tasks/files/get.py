@@ -1,12 +1,10 @@
 """Files brought from the appliance to a folder of this host."""
 
-import fcntl
 import os
 import posixpath
 import shutil
 import stat
 import tarfile
-import tempfile
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ from infra.errors import StorageError, TargetExists, UsageError, VmborgError
 from infra.errors_views import GuestPathError
 from infra.guestfs.session import Appliance
 from infra.guestfs.untar import Unpacked, Unpacker
-from tasks.restore.workspace import is_abandoned
+from tasks.restore.workspace import is_abandoned, locked_directory
 
 _STAGING = ".vmborg-get-"
 
@@ -68,19 +66,13 @@ def bring(appliance: Appliance, paths: Sequence[str], to: Path, work: Path) -> U
 
 @contextmanager
 def _staging(to: Path) -> Generator[Path]:
-    """A folder in `to`, gone after the block, with what killed calls left there; a lock tells it from theirs."""
+    """A folder in `to`, gone after the block, with what killed calls left there."""
     to.mkdir(parents=True, exist_ok=True)
     for each in to.glob(f"{_STAGING}*"):
         if is_abandoned(each):
             shutil.rmtree(each)
-    path = Path(tempfile.mkdtemp(prefix=_STAGING, dir=to))
-    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with locked_directory(to, prefix=_STAGING) as path:
         yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(lock)
 
 
 def _bring_one(appliance: Appliance, path: str, name: str, *, unpacker: Unpacker, pipe: Path) -> None:

@@ -10,8 +10,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -74,13 +74,9 @@ class Workspace:
             return self._staging[directory]
         self.make_directory(directory)
         with _as_storage_error(f"Nothing can be written to {directory}."):
-            path = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=directory))
+            path = self._closing.enter_context(locked_directory(directory, prefix=STAGING_PREFIX))
         # Undone before the directories made for it are removed, which must be empty then.
         self.on_failure(lambda: shutil.rmtree(path, ignore_errors=True), f"making {path}")
-        self._closing.callback(shutil.rmtree, path, ignore_errors=True)
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._closing.callback(os.close, descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._staging[directory] = path
         return path
 
@@ -161,6 +157,19 @@ def former_files(directories: Iterable[Path]) -> tuple[tuple[Path, Path], ...]:
     """What a restore set aside and nobody deleted, with the path that it had: kept on purpose, or by a kill."""
     found = {path for each in directories if each.is_dir() for path in each.glob(f"*{OLD_MARK}*")}
     return tuple(sorted((path, path.with_name(path.name.partition(OLD_MARK)[0])) for path in found))
+
+
+@contextmanager
+def locked_directory(parent: Path, *, prefix: str) -> Generator[Path]:
+    """A new directory, gone after the block. Its lock tells it from what a killed process left. Raises OSError."""
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(descriptor)
 
 
 def is_abandoned(path: Path) -> bool:

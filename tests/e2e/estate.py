@@ -33,9 +33,6 @@ from tests.integration.own_libvirtd import OwnLibvirtd, own_libvirtd
 
 MIB = 1024**2
 BORG = Path(sys.executable).with_name("borg")
-CAPACITY = "100GiB"
-"""Of the repository, as each host's configuration has it."""
-
 NAMES = ("kvm1", "kvm2", "kvm3")
 
 
@@ -265,7 +262,7 @@ def _configuration(estate: Estate, name: str, uri: str) -> Mapping[str, Any]:
                 "rsh": f"ssh -i {estate.ssh.root / name} {trusted}",
                 "remote_path": str(BORG),
                 "maintainer": NAMES[0],
-                "capacity": CAPACITY,
+                "capacity": "100GiB",
                 **maintains,
             }
         },
