@@ -58,8 +58,8 @@ class Cloud:
             yield {protocol: self._serve(stack, protocol, SECRET) for protocol in protocols or ("s3",)}
 
     @contextmanager
-    def later(self, protocol: str, *, secret: str) -> Iterator[Callable[[], None]]:
-        """Yields what starts a server in place of one that was ended, with other keys; it ends with the block.
+    def later(self, protocol: str, *, secret: str = SECRET) -> Iterator[Callable[[], None]]:
+        """Yields what starts a server in place of one that was ended, with those keys; it ends with the block.
 
         A thread of its own starts it: a child ends with the thread that started it (prctl(2), PR_SET_PDEATHSIG).
         """
